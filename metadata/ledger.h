@@ -50,7 +50,9 @@ struct ledger_options {
 
 /* On a reactor, which owns it from then on. */
 int ledger_create(const struct ledger_options *options, struct ledger **ret_ledger);
-void ledger_destroy(struct ledger *ledger); /* nothing in flight */
+/* No operation in progress. The transfer of a copy that was late may still be under way: it frees
+ * its memory when the backend is done with it, so close backends later. */
+void ledger_destroy(struct ledger *ledger);
 
 /*
  * Start an empty ring behind commit `commit` (new pool, after a rebuild, or to take in a copy that
@@ -63,7 +65,6 @@ struct ledger_format {
     struct ledger *ledger;
     uint64_t commit;
     uint32_t ret_current_copies; /* bit per copy */
-    void *driver[8];
 };
 void ledger_format(struct ledger_format *format);
 
@@ -94,7 +95,6 @@ struct ledger_scan {
     /* Copies that the newest record calls current and that are not here or not readable: they may
      * have newer records. */
     uint32_t ret_absent_copies;
-    void *driver[8];
 };
 void ledger_scan(struct ledger_scan *scan);
 
@@ -105,7 +105,6 @@ struct ledger_append {
     uint64_t commit; /* the one after the last */
     const struct byte_buffer *batch;
     uint32_t ret_dropped_copies; /* bit per copy that this append dropped (L4) */
-    void *driver[8];
 };
 void ledger_append(struct ledger_append *append);
 

@@ -61,7 +61,7 @@ def _may_know(path, included):
 
 def _may_see_private(path, included):
     """_impl.h headers are for their folder, and for unit tests."""
-    return path.startswith((os.path.dirname(included) + "/", "tests/unit/"))
+    return path.startswith((os.path.dirname(included) + "/", "tests/unit/", "tests/sim/"))
 
 
 def _check_quoted(tree, known, path, included):

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/util.h"
 #include "metadata/schema.h"
+#include "volmgr/core_impl.h"
 
 enum {
     WAIT_S = 600, /* of virtual time */
@@ -509,6 +510,12 @@ world_query_pool(struct world *world, struct pool_report *ret_report)
     }
     free(call);
     return result;
+}
+
+uint64_t
+world_cache_bytes(const struct world *world, uint32_t volume)
+{
+    return world->volumes[volume]->shard->cache.bytes;
 }
 
 /* ---- the record: what the oracles were told, and when ---- */

@@ -132,5 +132,7 @@ void world_replay_free(struct world_replay *replay);
 int world_resize(struct world *world, uint32_t volume, uint64_t size_bytes);
 int world_add_disk(struct world *world, uint32_t index, uint64_t size_bytes);
 int world_query_pool(struct world *world, struct pool_report *ret_report);
+/* Memory of the map cache of the reactor that owns this volume. */
+uint64_t world_cache_bytes(const struct world *world, uint32_t volume);
 
 #endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Volumes: deletion and its space, size, name, reserve. */
+#include "tests/unit/volmgr/harness.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+
+#define DISK_BYTES (256 * MIB)
+
+static const char *const TWO[] = { "/d/0", "/d/1", NULL };
+
+static struct bench *
+bench_with_pool(uint32_t reactor_count)
+{
+    struct bench *bench = bench_create(11, reactor_count);
+
+    bench_disk(bench, "/d/0", DISK_BYTES);
+    bench_disk(bench, "/d/1", DISK_BYTES);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    return bench;
+}
+
+static struct volume *
+make_and_hold(struct bench *bench, const char *name, uint64_t size_bytes)
+{
+    struct export_lookup lookup;
+
+    assert_int_equal(bench_make_volume(bench, name, size_bytes), 0);
+    assert_int_equal(bench_make_export(bench, name), 0);
+    assert_int_equal(bench_lookup(bench, 0, name, &lookup), 0);
+    return lookup.ret_volume;
+}
+
+static void
+unexport(struct bench *bench, const char *volume)
+{
+    struct export_delete delete = { .name = { .pool = "p" } };
+    snprintf(delete.name.volume, sizeof(delete.name.volume), "%s", volume);
+    assert_int_equal(bench_export_delete(bench, &delete), 0);
+}
+
+static void
+deleting_gives_all_space_back(void **state)
+{
+    struct bench *bench = bench_with_pool(3);
+    struct volume_report report;
+
+    (void)state;
+    struct volume *small = make_and_hold(bench, "p/small", 32 * MIB);
+    struct volume *large = make_and_hold(bench, "p/large", 1 * GIB);
+    assert_int_equal(bench_fill(bench, small, 0, 4 * MIB, 1), 0);
+    assert_int_equal(bench_fill(bench, large, 0, 90 * MIB, 2), 0);
+    assert_int_equal(bench_fill(bench, large, 500 * MIB, 3 * MIB, 2), 0);
+    assert_int_equal(bench_pool_report(bench, "p").used_bytes, 97 * MIB);
+
+    assert_int_equal(bench_delete_volume(bench, "p/large"), -EBUSY); /* exported */
+    unexport(bench, "large");
+    assert_int_equal(bench_delete_volume(bench, "p/large"), -EBUSY); /* held */
+    bench_release(bench, large);
+    assert_int_equal(bench_delete_volume(bench, "p/large"), 0);
+    assert_false(bench_volume_report(bench, "p/large", &report));
+    /* The name is free at once. */
+    assert_int_equal(bench_make_volume(bench, "p/large", 1 * MIB), 0);
+    bench_wait_for_jobs(bench);
+    struct pool_report pool = bench_pool_report(bench, "p");
+    assert_int_equal(pool.used_bytes, 4 * MIB);
+    assert_int_equal(pool.allocated_bytes - pool.trapped_bytes, 4 * MIB);
+    assert_true(pool.allocated_bytes <= 40 * MIB); /* what was granted ahead to small volumes */
+    assert_true(bench_check(bench, small, 0, 4 * MIB, 1));
+    assert_int_equal(bench_delete_volume(bench, "p/large"), 0);
+    unexport(bench, "small");
+    bench_release(bench, small);
+    assert_int_equal(bench_delete_volume(bench, "p/small"), 0);
+    assert_int_equal(bench_delete_volume(bench, "p/small"), -ENOENT);
+    bench_wait_for_jobs(bench);
+    pool = bench_pool_report(bench, "p");
+    assert_int_equal(pool.used_bytes, 0);
+    assert_int_equal(pool.trapped_bytes, pool.allocated_bytes);
+    assert_int_equal(bench_shutdown(bench), 0);
+    /* What is durable says the same: nothing is used. */
+    assert_int_equal(bench_boot(bench), 0);
+    bench_pass_time(bench, 1); /* extents that hold nothing go back to the pool */
+    pool = bench_pool_report(bench, "p");
+    assert_int_equal(pool.used_bytes, 0);
+    assert_int_equal(pool.allocated_bytes, 0);
+    assert_int_equal(pool.volume_count, 0);
+    assert_int_equal(bench_events(bench, "orphan-extents"), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* However far the job has come when the power goes, the next start finishes it. */
+static void
+a_deletion_goes_on_after_a_crash(void **state)
+{
+    (void)state;
+    for (uint32_t pause_ms = 0; pause_ms < 24; pause_ms += 3) {
+        struct bench *bench = bench_with_pool(2);
+        struct volume *large = make_and_hold(bench, "p/large", 1 * GIB);
+        struct volume *other = make_and_hold(bench, "p/other", 1 * GIB);
+        assert_int_equal(bench_fill(bench, other, 0, 8 * MIB, 4), 0);
+        assert_int_equal(bench_fill(bench, large, 0, 100 * MIB, 2), 0);
+        assert_int_equal(bench_io(bench, other, VOLUME_FLUSH, 0, NULL, 0), 0);
+        unexport(bench, "large");
+        bench_release(bench, large);
+        assert_int_equal(bench_delete_volume(bench, "p/large"), 0);
+        sim_run_for(bench->sim, pause_ms * NS_PER_MS / 4);
+        if (pause_ms % 2 == 0) {
+            bench_kill(bench);
+        } else {
+            bench_power_cut(bench, SIM_CUT_BY_SEED);
+        }
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+        bench_wait_for_jobs(bench);
+        struct pool_report pool = bench_pool_report(bench, "p");
+        assert_int_equal(pool.used_bytes, 8 * MIB);
+        assert_true(pool.allocated_bytes < 50 * MIB);
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+    }
+}
+
+static void
+a_clean_shutdown_interrupts_a_deletion(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume *large = make_and_hold(bench, "p/large", 1 * GIB);
+
+    (void)state;
+    assert_int_equal(bench_fill(bench, large, 0, 100 * MIB, 2), 0);
+    unexport(bench, "large");
+    bench_release(bench, large);
+    assert_int_equal(bench_delete_volume(bench, "p/large"), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    bench_wait_for_jobs(bench);
+    assert_int_equal(bench_pool_report(bench, "p").used_bytes, 0);
+    assert_int_equal(bench_pool_report(bench, "p").allocated_bytes, 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+struct resize_session {
+    struct volume_session session;
+    uint32_t resized;
+};
+
+static void
+session_event(struct volume_session *session, enum volume_session_event event)
+{
+    if (event == VOLUME_SESSION_RESIZED) {
+        container_of(session, struct resize_session, session)->resized++;
+    }
+}
+
+static void
+growing_tells_the_hosts(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume *volume = make_and_hold(bench, "p/v", 10 * MIB);
+    struct volume_info info;
+    struct resize_session host = {
+        .session = { .protocol = "nbd", .peer = "tcp:10.0.0.1:5", .event = session_event },
+    };
+    uint8_t block[4096] = { 1 };
+
+    (void)state;
+    assert_int_equal(bench_attach(bench, volume, &host.session), 0);
+    assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, 10 * MIB, block, 4096), -ENXIO);
+    assert_int_equal(bench_resize(bench, "p/v", 20 * MIB + 1), -EINVAL);
+    assert_int_equal(host.resized, 0);
+    assert_int_equal(bench_resize(bench, "p/v", 20 * MIB), 0);
+    assert_int_equal(host.resized, 1);
+    volume_get_info(volume, &info);
+    assert_int_equal(info.size_bytes, 20 * MIB);
+    assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, 10 * MIB, block, 4096), 0);
+    assert_int_equal(bench_resize(bench, "p/v", 10 * MIB), -EBUSY); /* attached */
+    bench_detach(bench, &host.session);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    struct volume_report report;
+    assert_true(bench_volume_report(bench, "p/v", &report));
+    assert_int_equal(report.info.size_bytes, 20 * MIB);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+static void
+shrinking_needs_an_empty_tail(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume *volume = make_and_hold(bench, "p/v", 300 * MIB);
+    uint8_t block[4096] = { 1 };
+    struct volume_info info;
+
+    (void)state;
+    assert_int_equal(bench_fill(bench, volume, 0, 1 * MIB, 1), 0);
+    /* Not flushed: it must be found all the same. */
+    assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, 200 * MIB, block, 4096), 0);
+    assert_int_equal(bench_resize(bench, "p/v", 100 * MIB), -ENOTEMPTY);
+    assert_int_equal(bench_resize(bench, "p/v", 200 * MIB), -ENOTEMPTY);
+    assert_int_equal(bench_resize(bench, "p/v", 200 * MIB + 512), -ENOTEMPTY);
+    assert_int_equal(bench_resize(bench, "p/v", 200 * MIB + 4096), 0);
+    /* It is usable afterwards, refused or not. */
+    assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, 200 * MIB, block, 4096), 0);
+    assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, 200 * MIB + 4096, block, 4096),
+                     -ENXIO);
+    assert_int_equal(bench_io(bench, volume, VOLUME_DISCARD, 200 * MIB, NULL, 4096), 0);
+    assert_int_equal(bench_resize(bench, "p/v", 1 * MIB - 512), -ENOTEMPTY);
+    assert_int_equal(bench_resize(bench, "p/v", 1 * MIB), 0);
+    volume_get_info(volume, &info);
+    assert_int_equal(info.size_bytes, 1 * MIB);
+    assert_int_equal(bench_resize(bench, "p/v", 2 * MIB), 0);
+    uint8_t read[4096];
+    memset(read, 7, sizeof(read));
+    assert_int_equal(bench_io(bench, volume, VOLUME_READ, 1 * MIB, read, 4096), 0);
+    for (uint32_t i = 0; i < sizeof(read); i++) {
+        assert_int_equal(read[i], 0);
+    }
+    assert_true(bench_check(bench, volume, 0, 1 * MIB, 1));
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+static void
+a_volume_can_be_renamed(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume *volume = make_and_hold(bench, "p/old", 10 * MIB);
+    struct volume_rename rename = { .name = { "p", "old" }, .new_name = "new" };
+    struct volume_info info;
+    struct volume_report report;
+
+    (void)state;
+    assert_int_equal(bench_make_volume(bench, "p/taken", 1 * MIB), 0);
+    snprintf(rename.new_name, sizeof(rename.new_name), "taken");
+    assert_int_equal(bench_volume_rename(bench, &rename), -EEXIST);
+    snprintf(rename.new_name, sizeof(rename.new_name), "not/valid");
+    assert_int_equal(bench_volume_rename(bench, &rename), -EINVAL);
+    snprintf(rename.new_name, sizeof(rename.new_name), "new");
+    assert_int_equal(bench_volume_rename(bench, &rename), 0);
+    assert_false(bench_volume_report(bench, "p/old", &report));
+    assert_true(bench_volume_report(bench, "p/new", &report));
+    volume_get_info(volume, &info);
+    assert_string_equal(info.name, "new");
+    assert_int_equal(bench_volume_rename(bench, &rename), -ENOENT);
+    assert_int_equal(bench_make_volume(bench, "p/old", 1 * MIB), 0);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_true(bench_volume_report(bench, "p/new", &report));
+    assert_int_equal(report.export_count, 1);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+static void
+a_reserve_is_a_promise(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume_create create = {
+        .name = { "p", "sure" }, .size_bytes = 10 * GIB, .reserve_bytes = 10 * GIB,
+        .tier = VOLUME_TIER_AUTO,
+    };
+    struct volume_set_reserve set = { .name = { "p", "sure" } };
+
+    (void)state;
+    assert_int_equal(bench_volume_create(bench, &create), -ENOSPC);
+    create.reserve_bytes = 11 * GIB;
+    assert_int_equal(bench_volume_create(bench, &create), -EINVAL);
+    create.reserve_bytes = 300 * MIB;
+    assert_int_equal(bench_volume_create(bench, &create), 0);
+    assert_int_equal(bench_pool_report(bench, "p").reserved_bytes, 300 * MIB);
+    /* What is promised to one is not promised again. */
+    snprintf(create.name.volume, sizeof(create.name.volume), "late");
+    create.reserve_bytes = 200 * MIB;
+    assert_int_equal(bench_volume_create(bench, &create), -ENOSPC);
+    set.reserve_bytes = 100 * MIB;
+    assert_int_equal(bench_volume_set_reserve(bench, &set), 0);
+    assert_int_equal(bench_volume_create(bench, &create), 0);
+    set.reserve_bytes = 400 * MIB;
+    assert_int_equal(bench_volume_set_reserve(bench, &set), -ENOSPC);
+    set.reserve_bytes = 11 * GIB;
+    assert_int_equal(bench_volume_set_reserve(bench, &set), -EINVAL);
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_report(bench, "p").reserved_bytes, 300 * MIB);
+    /* A neighbour without reserve is stopped before it eats into the promise (P7). */
+    struct volume *greedy = make_and_hold(bench, "p/greedy", 10 * GIB);
+    assert_int_equal(bench_fill(bench, greedy, 0, 400 * MIB, 1), -ENOSPC);
+    struct export_create export = { .name = { "p", "sure" }, .record = { .protocol = "nbd" } };
+    struct export_lookup lookup;
+    assert_int_equal(bench_export_create(bench, &export), 0);
+    assert_int_equal(bench_lookup(bench, 1, "p/sure", &lookup), 0);
+    assert_int_equal(bench_fill(bench, lookup.ret_volume, 0, 100 * MIB, 2), 0);
+    assert_true(bench_events(bench, "pool-full") > 0);
+    bench_release(bench, lookup.ret_volume);
+    bench_release(bench, greedy);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+static void
+added_disks_are_used(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct disk_argument disk = { .spec = "/d/2" };
+    struct pool_add add = { .name = "p", .disk_count = 1, .disks = &disk };
+    struct volume *volume = make_and_hold(bench, "p/v", 10 * GIB);
+
+    (void)state;
+    assert_int_equal(bench_pool_add(bench, &add), -ENOENT);
+    bench_disk(bench, "/d/2", DISK_BYTES);
+    uint64_t written = 0;
+    while (bench_fill(bench, volume, written, 4 * MIB, 1) == 0) {
+        written += 4 * MIB;
+    }
+    assert_true(bench_events(bench, "pool-space-warning") == 1);
+    assert_true(bench_events(bench, "pool-space-critical") == 1);
+    struct pool_report before = bench_pool_report(bench, "p");
+    assert_int_equal(bench_pool_add(bench, &add), 0);
+    struct pool_report after = bench_pool_report(bench, "p");
+    assert_true(after.size_bytes > before.size_bytes + 200 * MIB);
+    assert_int_equal(after.disk_count, 3);
+    assert_int_equal(bench_fill(bench, volume, written, 100 * MIB, 1), 0);
+    assert_int_equal(bench_pool_add(bench, &add), -EBUSY);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_report(bench, "p").disk_count, 3);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(deleting_gives_all_space_back),
+        cmocka_unit_test(a_deletion_goes_on_after_a_crash),
+        cmocka_unit_test(a_clean_shutdown_interrupts_a_deletion),
+        cmocka_unit_test(growing_tells_the_hosts),
+        cmocka_unit_test(shrinking_needs_an_empty_tail),
+        cmocka_unit_test(a_volume_can_be_renamed),
+        cmocka_unit_test(a_reserve_is_a_promise),
+        cmocka_unit_test(added_disks_are_used),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

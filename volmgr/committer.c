@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "volmgr/committer_impl.h"
+
+#include <errno.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "volmgr/core_impl.h"
+
+static void committer_next(struct committer *committer);
+
+void
+committer_init(struct committer *committer, struct pool *pool, uint64_t last_commit)
+{
+    *committer = (struct committer){ .pool = pool, .commit = last_commit };
+    list_init(&committer->waiting);
+    list_init(&committer->in_flight);
+}
+
+void
+committer_free(struct committer *committer)
+{
+    ASSERT(!committer->running);
+    ASSERT(list_empty(&committer->waiting));
+    byte_buffer_free(&committer->group);
+}
+
+bool
+committer_is_idle(const struct committer *committer)
+{
+    return !committer->running && list_empty(&committer->waiting);
+}
+
+/* ---- answers ---- */
+
+static void
+answer_delivered(struct message *message)
+{
+    struct commit_request *request = container_of(message, struct commit_request, message);
+    reactor_complete(&request->op, request->op.result);
+}
+
+static void
+answer(struct committer *committer, struct commit_request *request, int status)
+{
+    request->ret_commit = committer->commit;
+    request->op.result = status;
+    if (request->reply_to == committer->pool->manager->control) {
+        reactor_complete(&request->op, status);
+    } else {
+        reactor_send(request->reply_to, &request->message, answer_delivered);
+    }
+}
+
+static void
+answer_all(struct committer *committer, struct list *requests, int status)
+{
+    for (struct list *link = list_pop_front(requests); link != NULL;
+         link = list_pop_front(requests)) {
+        answer(committer, list_entry(link, struct commit_request, link), status);
+    }
+}
+
+/* ---- one group ---- */
+
+static void
+group_part_done(struct committer *committer, int status)
+{
+    ASSERT_OP(committer->parts_pending, >, 0u);
+    if (status < 0 && committer->status == 0) {
+        committer->status = status;
+    }
+    if (--committer->parts_pending > 0) {
+        return;
+    }
+    committer->running = false;
+    if (committer->status < 0) {
+        /* C2: whether the group is durable is not known, and no later one may prove it so. */
+        committer->broken = true;
+        committer->broken_status = -EROFS;
+        log_error("commit", "pool %s: commit %llu failed: %s; read-only from now on",
+                  committer->pool->name, (unsigned long long)committer->commit,
+                  error_name(committer->status));
+        pool_metadata_failed(committer->pool, committer->status);
+        answer_all(committer, &committer->in_flight, -EIO);
+        answer_all(committer, &committer->waiting, -EROFS);
+        return;
+    }
+    answer_all(committer, &committer->in_flight, 0);
+    pool_committed(committer->pool);
+    committer_next(committer);
+}
+
+static void
+store_part_done(struct io_op *op)
+{
+    struct store_commit *commit = container_of(op, struct store_commit, op);
+    group_part_done(container_of(commit, struct committer, store_commit), op->result);
+}
+
+static void
+ledger_part_done(struct io_op *op)
+{
+    struct ledger_append *append = container_of(op, struct ledger_append, op);
+    struct committer *committer = container_of(append, struct committer, ledger_append);
+
+    if (append->ret_dropped_copies != 0) {
+        pool_ledger_copies_dropped(committer->pool, append->ret_dropped_copies);
+    }
+    group_part_done(committer, op->result);
+}
+
+static void
+committer_next(struct committer *committer)
+{
+    struct pool *pool = committer->pool;
+
+    ASSERT_ON_REACTOR(pool->manager->control);
+    if (committer->running || list_empty(&committer->waiting)) {
+        return;
+    }
+    ASSERT(!committer->broken);
+    ASSERT(list_empty(&committer->in_flight));
+    committer->running = true;
+    committer->commit++;
+    committer->groups++;
+    committer->status = 0;
+    byte_buffer_clear(&committer->group);
+    list_splice_back(&committer->in_flight, &committer->waiting);
+    list_for_each(&committer->in_flight, link) {
+        const struct commit_request *request = list_entry(link, struct commit_request, link);
+        byte_buffer_append(&committer->group, request->batch->data, request->batch->length_bytes);
+        committer->requests++;
+    }
+    schema_put_commit(&committer->group, committer->commit);
+
+    committer->parts_pending = pool->ledger != NULL ? 2 : 1;
+    committer->store_commit.op.done = store_part_done;
+    committer->store_commit.batch = &committer->group;
+    committer->store_commit.sync = true;
+    store_commit(pool->store, &committer->store_commit);
+    if (pool->ledger != NULL) {
+        committer->ledger_append.op.done = ledger_part_done;
+        committer->ledger_append.ledger = pool->ledger;
+        committer->ledger_append.commit = committer->commit;
+        committer->ledger_append.batch = &committer->group;
+        committer->ledger_append.ret_dropped_copies = 0;
+        ledger_append(&committer->ledger_append);
+    }
+}
+
+/* ---- submission ---- */
+
+static void
+group_hook(struct pass_hook *hook)
+{
+    committer_next(container_of(hook, struct committer, hook));
+}
+
+static void
+submit_delivered(struct message *message)
+{
+    struct commit_request *request = container_of(message, struct commit_request, message);
+    struct committer *committer = &request->pool->committer;
+
+    ASSERT_ON_REACTOR(request->pool->manager->control);
+    if (committer->broken) {
+        answer(committer, request, committer->broken_status);
+        return;
+    }
+    list_push_back(&committer->waiting, &request->link);
+    /* At the end of the pass, so that what arrives in this pass shares the sync. */
+    reactor_end_of_pass(request->pool->manager->control, &committer->hook, group_hook);
+}
+
+void
+committer_submit(struct pool *pool, struct commit_request *request)
+{
+    struct reactor *self = reactor_self();
+
+    ASSERT(self != NULL);
+    ASSERT(request->batch != NULL);
+    request->pool = pool;
+    request->reply_to = self;
+    request->op.reactor_id = reactor_id(self);
+    if (self == pool->manager->control) {
+        submit_delivered(&request->message);
+    } else {
+        reactor_send(pool->manager->control, &request->message, submit_delivered);
+    }
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The objects of volmgr/ and who owns them. Private to this folder.
+ *
+ *   manager ── pool ─┬─ disk[]          control reactor; `backend` and geometry are read anywhere
+ *                    ├─ extent table    places: read anywhere; use bits: the extent's shard
+ *                    ├─ committer       control reactor
+ *                    └─ shard[]         one per reactor: map cache, volatile journal, allocator
+ *                          └─ volume[]  each on one shard: branch, range lock, dirty pages, seal
+ *
+ * Invariants (beside those of the DESIGN's maps, which map_entry.h numbers)
+ *  V1  What belongs to a shard is touched on its reactor only.
+ *  V2  An object that another reactor may still know by pointer (volume, disk, pool) is freed only
+ *      after a round of messages to every reactor.
+ *  V3  A page that has dirty, sealed or fresh entries is not evicted.
+ *  V4  Every commit goes through the committer, in its order, and carries the next commit number.
+ */
+#ifndef VOLMGR_CORE_IMPL_H
+#define VOLMGR_CORE_IMPL_H
+
+#include "base/hash_table.h"
+#include "base/list.h"
+#include "io/offload.h"
+#include "io/platform.h"
+#include "io/reactor.h"
+#include "metadata/label.h"
+#include "metadata/ledger.h"
+#include "metadata/schema.h"
+#include "metadata/store.h"
+#include "volmgr/committer_impl.h"
+#include "volmgr/extent_impl.h"
+#include "volmgr/journal_impl.h"
+#include "volmgr/manager.h"
+#include "volmgr/map_cache_impl.h"
+#include "volmgr/range_lock_impl.h"
+#include "volmgr/volume.h"
+
+struct machine;
+struct pool;
+struct pool_checkpointing;
+struct session_table;
+struct shard;
+
+/* ---- disks ---- */
+
+struct disk {
+    struct pool *pool;
+    struct disk_record record;
+    struct backend *backend; /* NULL while missing; constant once shards run */
+    struct label label;
+    uint64_t *slots_used; /* bit per slot; control reactor */
+    uint32_t slots_free;
+    uint32_t slot_cursor;
+    struct backend_io flush_io; /* disk_flush.c, control reactor */
+    bool flush_running;
+    uint64_t loss_generation_told; /* of the backend; all shards have been told */
+    struct list flush_waiting; /* struct shard_disk by flush_link: for the next flush */
+    struct list flush_covered; /* for the one that is under way */
+    bool backend_full; /* it refused to make room although slots are free; until some are freed */
+    struct label_write label_write;
+    struct machine *label_machine; /* waits for the label to be written */
+    bool label_busy;               /* it is being written, whether anybody waits or not */
+    uint32_t busy;  /* control's operations in flight on it, whether anybody waits or not */
+    bool orphaned;  /* the pool has let go of it; freed when it is not busy */
+    int label_status;              /* how that ended */
+    char problem[128];             /* why it is missing; empty: it is not */
+};
+
+/* A shard's view of a disk: what it has written and not flushed. */
+struct shard_disk {
+    struct shard *shard;
+    struct disk *disk;
+    bool flush_wanted;        /* waiters_next is not empty: submit at the end of the pass */
+    bool flush_running;       /* a wish is with the control reactor */
+    struct list waiters;      /* struct disk_flush_waiter: covered by that wish */
+    struct list waiters_next; /* came later */
+    struct message message;   /* the wish, and its answer */
+    struct list flush_link;   /* disk->flush_waiting or flush_covered; control reactor */
+    int flush_status;         /* the answer */
+    uint64_t flush_generation; /* backend->loss_generation when it ended */
+    uint64_t flushes;
+    uint64_t loss_generation_seen;
+};
+
+struct disk_flush_waiter {
+    struct list link;
+    void (*flushed)(struct disk_flush_waiter *waiter, int status);
+    struct volume *volume;
+};
+
+/* ---- volumes ---- */
+
+enum seal_phase {
+    SEAL_IDLE,
+    SEAL_FLUSHING,   /* the disks that the sealed deltas (and plain overwrites) touched */
+    SEAL_COMMITTING, /* the batch is with the committer */
+};
+
+/*
+ * One sealed batch of one volume on its way to the disk. A volume has at most one; what is
+ * acknowledged after the sealing belongs to the next.
+ */
+struct volume_seal {
+    enum seal_phase phase;
+    uint64_t batch;             /* number that is being made durable */
+    struct commit_request commit;
+    struct byte_buffer bytes;   /* the store batch */
+    struct list pages;          /* struct map_page by seal_link: entries in `sealed` */
+    struct byte_buffer dropped; /* grain_address[]: free once committed */
+    struct list requests;       /* struct volume_request by wait_link: answered at the end */
+    struct disk_flush_waiter *disk_waiters; /* one per disk of the pool, lazily */
+    uint32_t disk_waiters_count;
+    uint32_t disks_pending;
+    int status;
+};
+
+struct volume {
+    /* Constant after creation, or changed by the control reactor with a message to the owner. */
+    struct pool *pool;
+    struct shard *shard;
+    /* Name and size: the owner reactor's copy. Reserve and tier: the control reactor's. */
+    struct volume_record record;
+    struct volume_record durable; /* control: what the store has */
+    struct volume_info *info;     /* any reactor; replaced whole, freed after a round (V2) */
+    struct branch_record branch;
+    struct hash_node by_id;     /* control: pool->volumes_by_id */
+    struct hash_node by_branch; /* control: pool->volumes_by_branch */
+    struct hash_node by_name;   /* control: pool->volumes_by_name */
+    struct list pool_link;      /* control: pool->volumes */
+    uint32_t holds;             /* control: export look-ups that have not been released */
+    bool altering;              /* control: an operation on it waits outside the pool's line */
+    struct list exports;        /* control: struct export by volume_link */
+    uint64_t extents_owned;     /* control: granted to this branch alone */
+    bool affected;              /* some extent of it is on a missing disk */
+
+    /* Owner reactor. */
+    bool serving;
+    bool closed; /* nobody may attach: it is being deleted or made smaller */
+    struct list sessions;
+    struct range_lock lock;
+    struct list active; /* requests, oldest first */
+    struct list shard_dirty_link; /* shard->dirty_volumes: has deltas or unflushed disks */
+    struct list sealing_link;     /* shard->sealing_volumes */
+    struct list seal_wanted_link; /* shard->seal_wanted: seal at the end of this pass */
+    struct list shard_link;       /* shard->volumes */
+    bool seal_again;              /* asked for while a seal was under way */
+    bool commit_failed;           /* the pool's metadata cannot be written any more */
+    bool fenced;                  /* unflushed writes were lost: no I/O until that is accepted */
+    struct list dirty_pages;
+    uint64_t open_batch;        /* deltas of now belong to it */
+    uint64_t committed_batch;
+    uint64_t mapped_grains;
+    struct byte_buffer allocated; /* grain_address[]: use bits to set with the open batch */
+    struct byte_buffer dropped;   /* grain_address[]: use bits to clear with the open batch */
+    uint64_t dirty_disks[POOL_DISKS_MAX / 64]; /* written since its last flush of that disk */
+    uint32_t journal_open[JOURNAL_SEGMENTS];   /* records of the open batch, by ring segment */
+    uint32_t journal_sealed[JOURNAL_SEGMENTS]; /* of the sealed one */
+    uint32_t journal_records;                  /* sum of both */
+    struct list flush_requests; /* wait for the next seal */
+    struct volume_seal seal;
+    struct grain_source source; /* its own extents; small volumes use the shard's */
+    struct list drain_waiters;
+
+    uint64_t operations[VOLUME_OPERATION_COUNT];
+    uint64_t bytes[VOLUME_OPERATION_COUNT];
+    uint64_t errors[VOLUME_OPERATION_COUNT];
+    uint64_t latency_total_ns[VOLUME_OPERATION_COUNT];
+};
+
+/* ---- shards ---- */
+
+struct shard {
+    struct pool *pool;
+    struct reactor *reactor;
+    uint32_t index; /* of the reactor */
+    struct map_cache cache;
+    struct journal journal;
+    struct grain_source shared_source; /* for small volumes */
+    struct shard_disk **disks;         /* by disk index; room for POOL_DISKS_MAX */
+    uint32_t disk_count;               /* highest index + 1 */
+    struct list volumes;
+    struct list dirty_volumes;
+    struct list seal_waiters;    /* requests that wait for a seal to end: journal room, space */
+    struct list sealing_volumes; /* by sealing_link: in SEAL_FLUSHING */
+    struct list active;          /* all requests of the shard, oldest first: deadlines */
+    struct timer deadline_timer;
+    struct timer commit_timer;   /* the longest time that a change stays uncommitted */
+    struct list seal_wanted;
+    struct pass_hook seal_hook;  /* start wanted seals */
+    struct pass_hook flush_hook; /* submit wanted disk flushes */
+    struct list free_fans;       /* child arrays for requests with several children */
+    struct list free_bounces;    /* one grain of aligned memory each */
+    uint32_t sector_bytes_max;   /* largest block of any disk: smaller transfers go by bounce */
+    uint32_t memory_alignment_max;
+    bool stopping;
+    bool remove_journal; /* at shard_destroy(): everything in it is committed */
+};
+
+/* ---- pools ---- */
+
+/* A complete checkpoint of the database on the pool's disks. */
+struct pool_checkpoint {
+    uint64_t commit; /* 0: none */
+    uint64_t length_bytes;
+    uint64_t first_extent; /* of consecutive ones */
+    uint32_t extent_count;
+    uint32_t first_count;
+    struct extent_place first[EXTENT_COPIES_MAX]; /* where its first part is */
+};
+
+struct pool {
+    struct manager *manager;
+    struct list link; /* manager->pools */
+    char name[NAME_BYTES_MAX + 1];
+    enum pool_state state;
+    char reason[ERROR_MESSAGE_SIZE];
+    struct pool_record record;
+    uint32_t grains_per_extent;
+    uint32_t grains_shift; /* log2 of it */
+    struct store *store;
+    struct disk *disks[POOL_DISKS_MAX];
+    uint32_t disk_count; /* highest index + 1 */
+    struct extent_table extents;
+    struct committer committer;
+    struct ledger *ledger; /* NULL: a pool whose disks are all memory */
+    struct shard **shards; /* by reactor index; manager->reactor_count of them */
+    struct list volumes;
+    struct hash_table volumes_by_id;
+    struct hash_table volumes_by_name;
+    struct hash_table volumes_by_branch;
+    uint32_t volume_count; /* without those being deleted */
+    struct list controls;      /* struct control in line; the first one runs */
+    struct list extent_grants; /* requests of shards for extents, in line */
+    struct allocator allocator;
+    uint8_t threshold_raised;  /* percent of the last space event */
+    uint64_t full_event_ns;    /* when the last event about a full pool was raised */
+    struct timer label_timer;  /* labels must be written by then */
+    struct run_record run;     /* this run: where its volatile journals are */
+    struct pool_checkpoint checkpoints[2];
+    struct pool_checkpointing *checkpointing; /* NULL: none is being written */
+    uint32_t checkpoints_due;        /* so many are needed whatever the ledger's fill */
+    uint64_t checkpoint_retry_ns;    /* not before */
+    uint64_t checkpoint_ended_ns;
+    uint64_t checkpoint_ended_commit;
+    struct list erasures;      /* struct volume_erasure: volumes whose space is being freed */
+    bool take_over;            /* open it although another host seems to have it open */
+    bool stopping;             /* background work ends where it can be resumed */
+};
+
+struct manager {
+    struct manager_options options;
+    struct reactor *control; /* options.reactors[0] */
+    struct offload *offload; /* opening devices and databases */
+    struct list pools;
+    struct list exports;     /* struct export by manager_link */
+    struct hash_table exports_by_name;
+    struct session_table *session_tables; /* by reactor index; each belongs to its reactor */
+    struct list events;      /* newest last, bounded */
+    uint32_t event_count;
+    uint64_t event_sequence;
+    struct list event_waiters;
+    struct list jobs;
+    uint64_t job_sequence;
+    uint64_t session_sequence; /* atomic */
+    uint32_t imports;        /* under way */
+    bool stopping;
+};
+
+/* ---- helpers shared by the files of this folder ---- */
+
+static inline struct disk *
+pool_disk(const struct pool *pool, uint16_t index)
+{
+    ASSERT_OP(index, <, __atomic_load_n(&pool->disk_count, __ATOMIC_RELAXED));
+    return pool->disks[index];
+}
+
+/* The shard on which a branch lives. */
+static inline struct shard *
+pool_shard_of_branch(const struct pool *pool, uint64_t branch, uint32_t shard_count)
+{
+    return pool->shards[branch % shard_count];
+}
+
+/* Which volatile journal shard `index` has in this run, or had in the run of `run`. */
+void pool_journal_identity(const struct pool *pool, const struct run_record *run, uint32_t index,
+                           struct journal_identity *ret_identity);
+
+/* Raise an event (event.c); control reactor, or use event_post() from elsewhere. */
+void event_raise(struct manager *manager, enum event_severity severity, const char *pool,
+                 const char *subject, const char *name, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+/* From any reactor; allocates and sends. */
+void event_post(struct manager *manager, enum event_severity severity, const char *pool,
+                const char *subject, const char *name, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+
+/* ---- what the data path tells the control plane; control reactor ---- */
+
+/* A commit failed: the pool is read-only from now on. */
+void pool_metadata_failed(struct pool *pool, int status);
+/* Ledger copies (a bit each) were dropped because their disks were late or failed. */
+void pool_ledger_copies_dropped(struct pool *pool, uint32_t copies);
+/* A commit is durable: is it time for a checkpoint? */
+void pool_committed(struct pool *pool);
+/* Slots were taken or freed: thresholds and events. */
+void pool_space_changed(struct pool *pool);
+/* An allocation for `volume` (NULL: small volumes) was refused. Rate-limited event. */
+void pool_out_of_space(struct pool *pool, struct volume *volume);
+/* An extent of this branch went back to the pool: volume->extents_owned. */
+void pool_branch_lost_extent(struct pool *pool, uint64_t branch);
+
+/* ---- shard.c: life of a shard and of the volumes on it ---- */
+
+/* control, before any reactor of the pool runs requests. */
+int shard_create(struct pool *pool, uint32_t index, struct shard **ret_shard,
+                 struct error *error);
+/* shard_stop() was called, no volume is left on it, everything is committed. */
+void shard_destroy(struct shard *shard);
+/* The last active request of a volume has ended: tells those who wait for it. */
+void volume_drained(struct volume *volume);
+/* Wait until no request is active (new ones are refused while volume->serving is false). */
+struct volume_drain {
+    struct io_op op; /* 0; on the owner reactor */
+    struct list link;
+};
+void volume_drain(struct volume *volume, struct volume_drain *drain);
+/* Disarm its timers; on the shard's reactor, when nothing is active or dirty any more. */
+void shard_stop(struct shard *shard);
+/* Begin periodic work; on the shard's reactor. */
+void shard_start(struct shard *shard);
+/* A disk was added: on the shard's reactor. */
+void shard_add_disk(struct shard *shard, struct disk *disk);
+/* control: fill in the runtime part of a volume from its records; not yet serving. */
+struct volume *volume_new(struct pool *pool, const struct volume_record *record,
+                          const struct branch_record *branch,
+                          const struct branch_position *position);
+void volume_free(struct volume *volume);
+
+/* ---- disk_flush.c ---- */
+
+/* The waiter is answered when everything written before now is on the disk, or lost. */
+void disk_flush_want(struct shard_disk *mine, struct disk_flush_waiter *waiter);
+
+/* ---- seal.c: FLUSH, periodic commits ---- */
+
+/* The request's COMMIT stage: wait for a seal that covers all that is acknowledged now. */
+void seal_wait(struct volume *volume, struct volume_request *request);
+/* Seal this volume now if it has something; no one waits. */
+void seal_kick(struct volume *volume);
+/* Seal all dirty volumes of the shard (journal or cache under pressure, timer). */
+void seal_kick_all(struct shard *shard);
+/* True when nothing of the volume waits to become durable. */
+bool seal_is_clean(const struct volume *volume);
+/* The volume has written something: it is sealed within the commit interval. */
+void seal_note_dirty(struct volume *volume);
+/* A page's entry has changed: it belongs to the open batch. */
+void seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index);
+/* May this volume append `records` to the journal now? Kicks a seal when not. */
+bool seal_journal_has_room(struct volume *volume, uint32_t records);
+/* What the store may know of an entry: without a home that no record names yet. */
+struct map_entry seal_stored_view(const struct map_entry *entry);
+
+/* ---- pipeline.c ---- */
+
+/* Go on with a request that waited; on the owner reactor. */
+void pipeline_resume(struct volume_request *request);
+void pipeline_resume_all(struct list *waiters);
+
+#endif

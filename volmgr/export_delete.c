@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Taking exports away: no new look-ups first, then the hosts, then the records. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "volmgr/control_impl.h"
+
+#define EXPORT_DELETE_PHASES(X)                                                                    \
+    X(HIDE)                                                                                        \
+    X(IN_LINE_AGAIN)                                                                               \
+    X(COMMIT)                                                                                      \
+    X(REMOVE)                                                                                      \
+    X(SHOW_AGAIN)                                                                                  \
+    X(END)
+
+enum export_delete_phase {
+#define PHASE_ENUM(name) DELETE_##name,
+    EXPORT_DELETE_PHASES(PHASE_ENUM)
+#undef PHASE_ENUM
+    DELETE_PHASE_COUNT
+};
+
+static const char *const PHASE_NAMES[] = {
+#define PHASE_NAME(name) #name,
+    EXPORT_DELETE_PHASES(PHASE_NAME)
+#undef PHASE_NAME
+};
+_Static_assert(ARRAY_SIZE(PHASE_NAMES) == DELETE_PHASE_COUNT, "a name for each phase");
+
+struct export_deletion {
+    struct machine machine;
+    struct export_delete *delete;
+    struct volume *volume;
+    struct round round;
+    uint32_t session_count; /* written by the volume's reactor */
+    struct commit_request commit;
+    struct byte_buffer batch;
+};
+
+MACHINE_DONE(commit_done, struct export_deletion, commit.op)
+
+static bool
+protocol_is_meant(const struct export_delete *delete, const char *protocol)
+{
+    return delete->protocol[0] == '\0' || strcmp(delete->protocol, protocol) == 0;
+}
+
+/* ---- the hosts; on the volume's reactor ---- */
+
+static enum machine_step sessions_visit(struct round_stop *stop);
+
+static void
+sessions_again(struct timer *timer)
+{
+    struct round_stop *stop = container_of(timer, struct round_stop, timer);
+
+    if (sessions_visit(stop) == MACHINE_NEXT) {
+        round_stop_done(stop);
+    }
+}
+
+static enum machine_step
+sessions_visit(struct round_stop *stop)
+{
+    struct export_deletion *deletion = container_of(stop->round, struct export_deletion, round);
+    struct volume *volume = deletion->volume;
+    struct reactor *reactor = volume->shard->reactor;
+    bool drop = deletion->delete->drop_sessions;
+
+    deletion->session_count = 0;
+    list_for_each_safe(&volume->sessions, link) {
+        struct volume_session *session = list_entry(link, struct volume_session, link);
+        if (!protocol_is_meant(deletion->delete, session->protocol)) {
+            continue;
+        }
+        deletion->session_count++;
+        if (drop && !session->dropping) {
+            session->dropping = true;
+            session->event(session, VOLUME_SESSION_DROP);
+        }
+    }
+    if (!drop || deletion->session_count == 0) {
+        return MACHINE_NEXT;
+    }
+    timer_arm(reactor, &stop->timer, reactor_now_ns(reactor) + CONTROL_POLL_NS, sessions_again);
+    return MACHINE_WAIT;
+}
+
+/* ---- phases ---- */
+
+static enum machine_step
+hide(struct export_deletion *deletion)
+{
+    struct machine *machine = &deletion->machine;
+    struct export_delete *delete = deletion->delete;
+    uint32_t count = 0;
+
+    struct volume *volume = machine_find_volume(machine, machine->pool, delete->name.volume);
+    if (volume == NULL) {
+        return MACHINE_NEXT;
+    }
+    deletion->volume = volume;
+    list_for_each(&deletion->volume->exports, link) {
+        struct export *export = list_entry(link, struct export, volume_link);
+        if (protocol_is_meant(delete, export->record.protocol)) {
+            export_set_hidden(export, true);
+            count++;
+        }
+    }
+    if (count == 0) {
+        return machine_fail(machine, -ENOENT, "volume `%s/%s` has no %s%sexport",
+                            delete->name.pool, delete->name.volume, delete->protocol,
+                            delete->protocol[0] != '\0' ? " " : "");
+    }
+    /* Hosts may take long to go: others shall not wait for them. */
+    deletion->volume->altering = true;
+    machine_step_out(machine);
+    round_one(machine, &deletion->round, deletion->volume->shard->index, sessions_visit);
+    return machine_wait(machine);
+}
+
+static enum machine_step
+in_line_again(struct export_deletion *deletion)
+{
+    struct machine *machine = &deletion->machine;
+
+    deletion->volume->altering = false;
+    if (machine->pool->stopping) {
+        return machine_fail(machine, -ESHUTDOWN, "the daemon is ending");
+    }
+    deletion->volume->altering = true;
+    return machine_step_in(machine);
+}
+
+static enum machine_step
+commit(struct export_deletion *deletion)
+{
+    struct machine *machine = &deletion->machine;
+
+    deletion->volume->altering = false;
+    if (deletion->session_count > 0) {
+        return machine_fail(machine, -EBUSY,
+                            "%u hosts are attached to volume `%s/%s`: detach them, or drop their "
+                            "sessions with --force",
+                            deletion->session_count, deletion->delete->name.pool,
+                            deletion->delete->name.volume);
+    }
+    list_for_each(&deletion->volume->exports, link) {
+        const struct export *export = list_entry(link, struct export, volume_link);
+        if (protocol_is_meant(deletion->delete, export->record.protocol)) {
+            schema_delete_id(&deletion->batch, SCHEMA_EXPORT, export->record.id);
+        }
+    }
+    deletion->commit.batch = &deletion->batch;
+    machine_arm(machine, &deletion->commit.op, commit_done);
+    committer_submit(machine->pool, &deletion->commit);
+    return machine_wait(machine);
+}
+
+static enum machine_step
+remove_all(struct export_deletion *deletion)
+{
+    struct machine *machine = &deletion->machine;
+
+    if (machine->status < 0) {
+        return machine_fail(machine, machine->status, "the removal could not be recorded: %s",
+                            error_name(machine->status));
+    }
+    list_for_each_safe(&deletion->volume->exports, link) {
+        struct export *export = list_entry(link, struct export, volume_link);
+        if (protocol_is_meant(deletion->delete, export->record.protocol)) {
+            export_remove(export);
+        }
+    }
+    return machine_end(machine);
+}
+
+static enum machine_step
+show_again(struct export_deletion *deletion)
+{
+    if (deletion->volume != NULL) {
+        list_for_each(&deletion->volume->exports, link) {
+            export_set_hidden(list_entry(link, struct export, volume_link), false);
+        }
+    }
+    return MACHINE_NEXT;
+}
+
+static enum machine_step
+delete_phase(struct machine *machine, uint32_t phase)
+{
+    struct export_deletion *deletion = container_of(machine, struct export_deletion, machine);
+
+    switch ((enum export_delete_phase)phase) {
+    case DELETE_HIDE:
+        return hide(deletion);
+    case DELETE_IN_LINE_AGAIN:
+        return in_line_again(deletion);
+    case DELETE_COMMIT:
+        return commit(deletion);
+    case DELETE_REMOVE:
+        return remove_all(deletion);
+    case DELETE_SHOW_AGAIN:
+        return show_again(deletion);
+    case DELETE_END:
+        return MACHINE_NEXT;
+    case DELETE_PHASE_COUNT:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static void
+delete_release(struct machine *machine)
+{
+    struct export_deletion *deletion = container_of(machine, struct export_deletion, machine);
+
+    round_free(&deletion->round);
+    byte_buffer_free(&deletion->batch);
+    free(deletion);
+}
+
+static const struct machine_ops EXPORT_DELETE_OPS = {
+    .name = "unexport",
+    .phase_names = PHASE_NAMES,
+    .phase_count = DELETE_PHASE_COUNT,
+    .failed_phase = DELETE_SHOW_AGAIN,
+    .phase = delete_phase,
+    .release = delete_release,
+};
+
+void
+manager_export_delete(struct manager *manager, struct export_delete *delete)
+{
+    struct export_deletion *deletion = calloc(1, sizeof(*deletion));
+
+    ASSERT_ON_REACTOR(manager->control);
+    ASSERT(deletion != NULL);
+    machine_init(&deletion->machine, &EXPORT_DELETE_OPS, manager, &delete->control);
+    deletion->delete = delete;
+    machine_start_for_volume(&deletion->machine, &delete->name);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jobs: long work that goes on in the background, and how far it is. Ended ones are kept a while.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "volmgr/control_impl.h"
+
+enum {
+    JOBS_ENDED_MAX = 100
+};
+
+struct job {
+    struct list link; /* manager->jobs, oldest first */
+    struct manager *manager;
+    struct job_report report;
+};
+
+void
+jobs_init(struct manager *manager)
+{
+    list_init(&manager->jobs);
+}
+
+void
+jobs_free(struct manager *manager)
+{
+    list_for_each_safe(&manager->jobs, link) {
+        list_remove(link);
+        free(list_entry(link, struct job, link));
+    }
+}
+
+struct job *
+job_start(struct manager *manager, const char *kind, const char *subject)
+{
+    struct job *job = calloc(1, sizeof(*job));
+
+    ASSERT_ON_REACTOR(manager->control);
+    ASSERT(job != NULL);
+    job->manager = manager;
+    job->report.id = ++manager->job_sequence;
+    snprintf(job->report.kind, sizeof(job->report.kind), "%s", kind);
+    snprintf(job->report.subject, sizeof(job->report.subject), "%s", subject);
+    job->report.started_realtime_ns = manager_realtime_ns(manager);
+    list_push_back(&manager->jobs, &job->link);
+    return job;
+}
+
+void
+job_progress(struct job *job, uint8_t percent)
+{
+    ASSERT_OP(percent, <=, 100u);
+    ASSERT(!job->report.finished);
+    if (percent > job->report.percent) {
+        job->report.percent = percent;
+    }
+}
+
+void
+job_end(struct job *job, int result, const char *text)
+{
+    struct manager *manager = job->manager;
+    struct job *oldest_ended = NULL;
+    uint32_t ended = 0;
+
+    ASSERT(!job->report.finished);
+    job->report.finished = true;
+    job->report.result = result;
+    if (result == 0) {
+        job->report.percent = 100;
+    }
+    snprintf(job->report.text, sizeof(job->report.text), "%s", text);
+    job->report.ended_realtime_ns = manager_realtime_ns(manager);
+    list_for_each(&manager->jobs, link) {
+        struct job *other = list_entry(link, struct job, link);
+        if (other->report.finished) {
+            oldest_ended = oldest_ended == NULL ? other : oldest_ended;
+            ended++;
+        }
+    }
+    if (ended > JOBS_ENDED_MAX) {
+        list_remove(&oldest_ended->link);
+        free(oldest_ended);
+    }
+}
+
+void
+manager_job_query(struct manager *manager, struct job_query *query)
+{
+    uint32_t count = 0;
+
+    ASSERT_ON_REACTOR(manager->control);
+    list_for_each(&manager->jobs, link) {
+        count++;
+    }
+    query->control.error = (struct error){ 0 };
+    query->ret_count = 0;
+    query->ret_jobs = calloc(MAX(count, 1u), sizeof(*query->ret_jobs));
+    ASSERT(query->ret_jobs != NULL);
+    list_for_each(&manager->jobs, link) {
+        const struct job *job = list_entry(link, struct job, link);
+        if (query->id == 0 || query->id == job->report.id) {
+            query->ret_jobs[query->ret_count++] = job->report;
+        }
+    }
+    control_complete(manager, &query->control, 0);
+}

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The manager's life: options, creation, opening all pools, closing them. */
+#include "volmgr/manager.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "volmgr/control_impl.h"
+
+void
+manager_options_default(struct manager_options *options)
+{
+    *options = (struct manager_options){
+        .disk_search = manager_disk_search,
+        .offload_threads = 2,
+        .map_cache_bytes = 128 * MIB,
+        .journal_bytes = 8 * MIB,
+        .commit_interval_ns = 2 * NS_PER_S,
+        .disk_timeout_ns = 30 * NS_PER_S,
+        .request_timeout_ns = 60 * NS_PER_S,
+    };
+}
+
+int
+manager_create(const struct manager_options *options, struct manager **ret_manager,
+               struct error *error)
+{
+    ASSERT(options->reactor_count > 0 && options->reactor_count <= REACTOR_COUNT_MAX);
+    ASSERT(options->platform != NULL && options->store_open != NULL);
+    ASSERT(options->store_remove != NULL && options->pool_list != NULL);
+
+    struct manager *manager = calloc(1, sizeof(*manager));
+    if (manager == NULL) {
+        return error_set(error, -ENOMEM, "no memory for the manager");
+    }
+    manager->options = *options;
+    manager->control = options->reactors[0];
+    int result =
+        offload_create("offload", options->offload_threads, &manager->offload, error);
+    if (result < 0) {
+        free(manager);
+        return result;
+    }
+    list_init(&manager->pools);
+    exports_init(manager);
+    events_init(manager);
+    jobs_init(manager);
+    sessions_create(manager);
+    *ret_manager = manager;
+    return 0;
+}
+
+void
+manager_destroy(struct manager *manager)
+{
+    ASSERT(list_empty(&manager->pools));
+    offload_destroy(manager->offload);
+    exports_free(manager);
+    events_free(manager);
+    jobs_free(manager);
+    sessions_destroy(manager);
+    free(manager);
+}
+
+/* ---- start ---- */
+
+#define MANAGER_START_PHASES(X)                                                                    \
+    X(LIST_POOLS)                                                                                  \
+    X(OPEN_POOLS)                                                                                  \
+    X(END)
+
+enum manager_start_phase {
+#define PHASE_ENUM(name) START_##name,
+    MANAGER_START_PHASES(PHASE_ENUM)
+#undef PHASE_ENUM
+    START_PHASE_COUNT
+};
+
+static const char *const START_PHASE_NAMES[] = {
+#define PHASE_NAME(name) #name,
+    MANAGER_START_PHASES(PHASE_NAME)
+#undef PHASE_NAME
+};
+_Static_assert(ARRAY_SIZE(START_PHASE_NAMES) == START_PHASE_COUNT, "a name for each phase");
+
+enum {
+    START_PATIENCE_S = 10 /* longer, and a pool goes on being opened while the others serve */
+};
+
+/* The pools that are being opened; outlives the start when one of them takes long. */
+struct start_wait {
+    uint32_t pools;
+    struct starting *starting; /* NULL: it does not wait any more */
+};
+
+struct starting {
+    struct machine machine;
+    struct start_wait *wait;
+    struct timer patience;
+    struct machine_job job;
+    struct byte_buffer names;
+    struct error error;
+};
+
+static int32_t
+list_work(struct offload_job *job)
+{
+    struct machine_job *own = container_of(job, struct machine_job, job);
+    struct starting *starting = container_of(own, struct starting, job);
+    const struct manager_options *options = &starting->machine.manager->options;
+
+    return options->pool_list(options->store_context, &starting->names, &starting->error);
+}
+
+static void
+start_pool_opened(struct manager *manager, void *context)
+{
+    struct start_wait *wait = context;
+    struct starting *starting = wait->starting;
+
+    ASSERT_OP(wait->pools, >, 0u);
+    if (--wait->pools > 0) {
+        return;
+    }
+    free(wait);
+    if (starting != NULL) {
+        timer_disarm(manager->control, &starting->patience);
+        starting->wait = NULL;
+        machine_completed(&starting->machine, 0);
+    }
+}
+
+static void
+start_patience_over(struct timer *timer)
+{
+    struct starting *starting = container_of(timer, struct starting, patience);
+
+    event_raise(starting->machine.manager, EVENT_WARNING, NULL, NULL, "slow-start",
+                "%u pools are still being opened", starting->wait->pools);
+    starting->wait->starting = NULL;
+    starting->wait = NULL;
+    machine_completed(&starting->machine, 0);
+}
+
+static enum machine_step
+open_pools(struct starting *starting)
+{
+    struct machine *machine = &starting->machine;
+    struct manager *manager = machine->manager;
+    size_t at = 0;
+
+    if (machine->status < 0) {
+        error_set(&starting->error, machine->status, "%s", error_name(machine->status));
+        return machine_fail(machine, machine->status, "cannot list the pools: %.400s",
+                            starting->error.message);
+    }
+    starting->wait = calloc(1, sizeof(*starting->wait));
+    ASSERT(starting->wait != NULL);
+    starting->wait->starting = starting;
+    starting->wait->pools = 1; /* this phase, which keeps it while pools are being started */
+    machine->pending++;
+    timer_arm(manager->control, &starting->patience,
+              reactor_now_ns(manager->control) + START_PATIENCE_S * NS_PER_S,
+              start_patience_over);
+    while (at < starting->names.length_bytes) {
+        const char *name = (const char *)starting->names.data + at;
+        at += strnlen(name, starting->names.length_bytes - at) + 1;
+        if (at > starting->names.length_bytes || !schema_name_is_valid(name)) {
+            event_raise(manager, EVENT_WARNING, NULL, NULL, "foreign-database",
+                        "the state directory holds something that is no pool: ignored");
+            continue;
+        }
+        if (manager_find_pool(manager, name) != NULL) {
+            continue;
+        }
+        starting->wait->pools++;
+        pool_open(pool_new(manager, name), start_pool_opened, starting->wait);
+    }
+    if (--starting->wait->pools == 0) {
+        timer_disarm(manager->control, &starting->patience);
+        free(starting->wait);
+        starting->wait = NULL;
+        machine->pending--;
+    }
+    return machine_wait(machine);
+}
+
+static enum machine_step
+start_phase(struct machine *machine, uint32_t phase)
+{
+    struct starting *starting = container_of(machine, struct starting, machine);
+
+    switch ((enum manager_start_phase)phase) {
+    case START_LIST_POOLS:
+        machine_offload(machine, &starting->job, list_work);
+        return machine_wait(machine);
+    case START_OPEN_POOLS:
+        return open_pools(starting);
+    case START_END:
+        return MACHINE_NEXT;
+    case START_PHASE_COUNT:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static void
+start_release(struct machine *machine)
+{
+    struct starting *starting = container_of(machine, struct starting, machine);
+
+    byte_buffer_free(&starting->names);
+    free(starting);
+}
+
+static const struct machine_ops START_OPS = {
+    .name = "start",
+    .phase_names = START_PHASE_NAMES,
+    .phase_count = START_PHASE_COUNT,
+    .failed_phase = START_PHASE_COUNT,
+    .phase = start_phase,
+    .release = start_release,
+};
+
+void
+manager_start(struct manager *manager, struct manager_start *start)
+{
+    struct starting *starting = calloc(1, sizeof(*starting));
+
+    ASSERT_ON_REACTOR(manager->control);
+    ASSERT(starting != NULL);
+    machine_init(&starting->machine, &START_OPS, manager, &start->control);
+    machine_start(&starting->machine);
+}
+
+/* ---- shutdown ---- */
+
+#define MANAGER_SHUTDOWN_PHASES(X)                                                                 \
+    X(AWAIT_IMPORTS)                                                                               \
+    X(CLOSE_POOLS)                                                                                 \
+    X(END)
+
+enum manager_shutdown_phase {
+#define PHASE_ENUM(name) SHUTDOWN_##name,
+    MANAGER_SHUTDOWN_PHASES(PHASE_ENUM)
+#undef PHASE_ENUM
+    SHUTDOWN_PHASE_COUNT
+};
+
+static const char *const SHUTDOWN_PHASE_NAMES[] = {
+#define PHASE_NAME(name) #name,
+    MANAGER_SHUTDOWN_PHASES(PHASE_NAME)
+#undef PHASE_NAME
+};
+_Static_assert(ARRAY_SIZE(SHUTDOWN_PHASE_NAMES) == SHUTDOWN_PHASE_COUNT, "a name for each phase");
+
+struct stopping {
+    struct machine machine;
+    struct machine_pause pause;
+    struct error error; /* of the first pool that could not be closed cleanly */
+};
+
+static void
+shutdown_pool_closed(struct manager *manager, void *context, const struct error *error)
+{
+    struct stopping *stopping = context;
+
+    ASSERT(stopping->machine.manager == manager);
+    if (error->code < 0 && stopping->error.code == 0) {
+        stopping->error = *error;
+    }
+    machine_completed(&stopping->machine, 0);
+}
+
+static enum machine_step
+shutdown_phase(struct machine *machine, uint32_t phase)
+{
+    struct stopping *stopping = container_of(machine, struct stopping, machine);
+    struct manager *manager = machine->manager;
+
+    switch ((enum manager_shutdown_phase)phase) {
+    case SHUTDOWN_AWAIT_IMPORTS:
+        if (!manager->stopping) {
+            manager->stopping = true;
+            events_end_waiting(manager);
+        }
+        if (manager->imports > 0) {
+            machine_goto(machine, SHUTDOWN_AWAIT_IMPORTS);
+            machine_pause(machine, &stopping->pause, CONTROL_POLL_NS);
+        }
+        return machine_wait(machine);
+    case SHUTDOWN_CLOSE_POOLS:
+        machine->pending++; /* keep the phase open while pools are being closed */
+        list_for_each_safe(&manager->pools, link) {
+            machine->pending++;
+            pool_close(list_entry(link, struct pool, link), shutdown_pool_closed, stopping);
+        }
+        machine->pending--;
+        return machine_wait(machine);
+    case SHUTDOWN_END:
+        ASSERT(list_empty(&manager->pools));
+        if (stopping->error.code < 0) {
+            return machine_fail(machine, stopping->error.code, "%s", stopping->error.message);
+        }
+        return MACHINE_NEXT;
+    case SHUTDOWN_PHASE_COUNT:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static void
+shutdown_release(struct machine *machine)
+{
+    free(container_of(machine, struct stopping, machine));
+}
+
+static const struct machine_ops SHUTDOWN_OPS = {
+    .name = "shutdown",
+    .phase_names = SHUTDOWN_PHASE_NAMES,
+    .phase_count = SHUTDOWN_PHASE_COUNT,
+    .failed_phase = SHUTDOWN_PHASE_COUNT,
+    .phase = shutdown_phase,
+    .release = shutdown_release,
+};
+
+void
+manager_shutdown(struct manager *manager, struct manager_shutdown *shutdown)
+{
+    struct stopping *stopping = calloc(1, sizeof(*stopping));
+
+    ASSERT_ON_REACTOR(manager->control);
+    ASSERT(stopping != NULL);
+    if (manager->stopping) {
+        free(stopping);
+        control_refuse(manager, &shutdown->control, -EALREADY, "the daemon is ending already");
+        return;
+    }
+    machine_init(&stopping->machine, &SHUTDOWN_OPS, manager, &shutdown->control);
+    machine_start(&stopping->machine);
+}

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The manager: all pools, volumes and exports of one daemon, and every control operation on them.
+ *
+ * THEORY OF OPERATION
+ *
+ * The manager lives on the control reactor (reactor 0). Control operations are structs that embed a
+ * struct control; they are submitted on the control reactor (a daemon's API threads send a message
+ * first), run as phase machines that may wait for disks and for the store, and end by
+ * reactor_complete() of control.op there. Each operation that changes something is durable when it
+ * completes with 0. Operations that change one pool are run one after the other; those that only
+ * report never wait for them and never touch a disk.
+ *
+ * Reports are copies in plain structs; arrays are allocated for the caller, who frees them with
+ * free().
+ */
+#ifndef VOLMGR_MANAGER_H
+#define VOLMGR_MANAGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "io/reactor.h"
+#include "metadata/schema.h"
+#include "volmgr/volume.h"
+
+struct manager;
+struct platform;
+struct store;
+
+/* ---- life ---- */
+
+/* Opens (or creates) the database of a pool; control context. The simulator brings its own. */
+typedef int manager_store_open_fn(void *context, const char *pool_name, bool create,
+                                  struct store **ret_store, struct error *error);
+
+/* Remove the database of a pool that was not created after all; it is closed. Control context. */
+typedef int manager_store_remove_fn(void *context, const char *pool_name, struct error *error);
+/* Names of all pools that have a database, each NUL-terminated, appended. Control context. */
+typedef int manager_pool_list_fn(void *context, struct byte_buffer *ret_names,
+                                 struct error *error);
+/*
+ * Where a disk might be that is not found under `missing_spec` any more: texts for backend_open(),
+ * each NUL-terminated, appended. Control context. Finding none is no error.
+ */
+typedef void manager_disk_search_fn(void *context, const char *missing_spec,
+                                    struct byte_buffer *ret_specs);
+/* The one for real machines: the directory of the missing path, and /dev/disk/by-id. */
+void manager_disk_search(void *context, const char *missing_spec, struct byte_buffer *ret_specs);
+
+struct manager_options {
+    struct platform *platform;
+    struct reactor **reactors; /* [0] is the control reactor */
+    uint32_t reactor_count;
+    const char *state_directory; /* of this daemon; holds one database directory per pool */
+    manager_store_open_fn *store_open;
+    manager_store_remove_fn *store_remove;
+    manager_pool_list_fn *pool_list;
+    manager_disk_search_fn *disk_search; /* NULL: moved disks are not looked for */
+    void *store_context;                 /* of these four */
+    uint8_t host_guid[GUID_BYTES];       /* identity of this host, noted in the disk labels */
+    uint32_t offload_threads; /* for calls that block: 2; 0 in simulation */
+    uint64_t map_cache_bytes;      /* all reactors together; default 128 MiB */
+    uint64_t journal_bytes;        /* volatile journal per reactor and pool; default 8 MiB */
+    uint64_t commit_interval_ns;   /* longest time that a map change stays uncommitted: 2 s */
+    uint64_t disk_timeout_ns;      /* default deadline of a disk operation: 30 s */
+    uint64_t request_timeout_ns;   /* default deadline of a host's request: 60 s */
+    bool accept_loss;              /* open volumes whose volatile journal is gone */
+};
+void manager_options_default(struct manager_options *options);
+
+int manager_create(const struct manager_options *options, struct manager **ret_manager,
+                   struct error *error);
+/* Everything is closed (manager_shutdown) or abandoned (simulated death). */
+void manager_destroy(struct manager *manager);
+
+/* Common head of every control operation. */
+struct control {
+    struct io_op op;     /* result: 0 or -errno, the same as error.code */
+    struct error error;  /* message for the administrator */
+    struct manager *manager;
+    struct list link;    /* in the pool's queue */
+    void *machine;       /* phase machine, while it runs */
+};
+
+/*
+ * Open every pool that the state directory knows, replay, and begin to serve. A pool that cannot be
+ * opened is reported by its state and an event, and does not stop the others; one that takes long
+ * (a disk that does not answer) goes on being opened after this has completed.
+ */
+struct manager_start {
+    struct control control;
+};
+void manager_start(struct manager *manager, struct manager_start *start);
+
+/* Take no new requests, let those in flight end, commit, mark clean, close. */
+struct manager_shutdown {
+    struct control control;
+};
+void manager_shutdown(struct manager *manager, struct manager_shutdown *shutdown);
+
+/* ---- pools and disks ---- */
+
+struct disk_argument {
+    char spec[DISK_SPEC_BYTES_MAX + 1];
+    uint8_t tier;
+};
+
+struct pool_create {
+    struct control control;
+    char name[NAME_BYTES_MAX + 1];
+    uint64_t extent_bytes; /* 0: default 4 MiB */
+    bool force;            /* take disks that hold something else */
+    uint32_t disk_count;
+    struct disk_argument *disks;
+};
+void manager_pool_create(struct manager *manager, struct pool_create *create);
+
+struct pool_add {
+    struct control control;
+    char name[NAME_BYTES_MAX + 1];
+    bool force;
+    uint32_t disk_count;
+    struct disk_argument *disks;
+};
+/* Disks join the pool at once; nothing is moved to them. -EBUSY, -EEXIST: taken or foreign. */
+void manager_pool_add(struct manager *manager, struct pool_add *add);
+
+/* Without a database: rebuild it from the newest checkpoint and ledger on the disks. */
+struct pool_import {
+    struct control control;
+    uint32_t disk_count;
+    struct disk_argument *disks;
+    bool force; /* although another host seems to have it open; logged */
+    char ret_name[NAME_BYTES_MAX + 1];
+    uint64_t ret_commit; /* state of this commit was restored */
+};
+void manager_pool_import(struct manager *manager, struct pool_import *import);
+
+enum pool_state {
+    POOL_STATE_ONLINE,    /* ordered from good to bad */
+    POOL_STATE_DEGRADED,  /* a disk is missing or failed; some volumes are affected */
+    POOL_STATE_READ_ONLY, /* metadata cannot be written */
+    POOL_STATE_OPENING,
+    POOL_STATE_OFFLINE,   /* could not be opened: see `reason` */
+};
+const char *pool_state_name(enum pool_state state);
+
+struct disk_report {
+    uint16_t index;
+    uint8_t tier;
+    uint8_t state; /* enum disk_state */
+    uint8_t guid[GUID_BYTES];
+    char spec[DISK_SPEC_BYTES_MAX + 1]; /* without secrets */
+    char type[16];
+    uint64_t size_bytes;
+    uint64_t data_bytes;      /* that extents can use */
+    uint64_t allocated_bytes; /* in extents */
+    uint32_t block_bytes;
+    bool ledger;
+    struct backend_statistics statistics;
+};
+
+struct pool_report {
+    char name[NAME_BYTES_MAX + 1];
+    uint8_t guid[GUID_BYTES];
+    enum pool_state state;
+    char reason[ERROR_MESSAGE_SIZE]; /* why it is not ONLINE */
+    uint64_t extent_bytes;
+    uint64_t size_bytes;        /* sum of data_bytes */
+    uint64_t allocated_bytes;   /* in extents */
+    uint64_t used_bytes;        /* in grains */
+    uint64_t trapped_bytes;     /* free grains inside allocated extents */
+    uint64_t provisioned_bytes; /* sum of volume sizes */
+    uint64_t reserved_bytes;
+    uint64_t metadata_bytes;
+    uint64_t commit;
+    uint64_t incarnation;
+    uint32_t volume_count;
+    uint32_t disk_count;
+    struct disk_report *disks; /* free() */
+};
+
+struct pool_query {
+    struct control control;
+    char name[NAME_BYTES_MAX + 1]; /* empty: all */
+    uint32_t ret_count;
+    struct pool_report *ret_pools; /* free() each `disks`, then it */
+};
+void manager_pool_query(struct manager *manager, struct pool_query *query);
+void pool_query_free(struct pool_query *query);
+
+/* ---- volumes ---- */
+
+struct volume_name {
+    char pool[NAME_BYTES_MAX + 1];
+    char volume[NAME_BYTES_MAX + 1];
+};
+/* "POOL/VOL"; -EINVAL with `error` set. */
+int volume_name_parse(const char *text, struct volume_name *ret_name, struct error *error);
+
+struct volume_create {
+    struct control control;
+    struct volume_name name;
+    uint64_t size_bytes;    /* multiple of the sector; at most 8 EiB - 64 KiB */
+    uint64_t reserve_bytes; /* space that this volume is sure to have */
+    uint32_t sector_bytes;  /* 0: 512 */
+    uint8_t tier;           /* VOLUME_TIER_AUTO or a number */
+};
+void manager_volume_create(struct manager *manager, struct volume_create *create);
+
+struct volume_delete {
+    struct control control;
+    struct volume_name name;
+};
+/* -EBUSY while exported or attached. Returns when the name is gone; space comes back as a job. */
+void manager_volume_delete(struct manager *manager, struct volume_delete *delete);
+
+struct volume_resize {
+    struct control control;
+    struct volume_name name;
+    uint64_t size_bytes; /* smaller only when the tail holds nothing: -ENOTEMPTY otherwise */
+};
+void manager_volume_resize(struct manager *manager, struct volume_resize *resize);
+
+struct volume_rename {
+    struct control control;
+    struct volume_name name;
+    char new_name[NAME_BYTES_MAX + 1];
+};
+/* Identity, data and attached hosts stay; export names that followed the name follow it again. */
+void manager_volume_rename(struct manager *manager, struct volume_rename *rename);
+
+struct volume_set_reserve {
+    struct control control;
+    struct volume_name name;
+    uint64_t reserve_bytes;
+};
+/* -ENOSPC when the pool cannot promise that much. */
+void manager_volume_set_reserve(struct manager *manager, struct volume_set_reserve *set);
+
+struct volume_report {
+    struct volume_info info;
+    uint64_t id;
+    uint64_t reserve_bytes;
+    uint64_t mapped_bytes; /* in grains */
+    uint8_t tier;
+    uint32_t reactor;
+    bool affected;         /* some of its space is on a missing disk */
+    char problem[256];     /* empty: none */
+    uint32_t session_count;
+    uint32_t export_count;
+    uint64_t created_realtime_ns;
+    uint64_t operations[VOLUME_OPERATION_COUNT];
+    uint64_t bytes[VOLUME_OPERATION_COUNT];
+    uint64_t errors[VOLUME_OPERATION_COUNT];
+    uint64_t latency_total_ns[VOLUME_OPERATION_COUNT];
+};
+
+struct volume_query {
+    struct control control;
+    struct volume_name name; /* empty parts: all */
+    uint32_t ret_count;
+    struct volume_report *ret_volumes; /* free() */
+};
+void manager_volume_query(struct manager *manager, struct volume_query *query);
+
+/* ---- exports ---- */
+
+struct export_create {
+    struct control control;
+    struct volume_name name;
+    struct export_record record; /* id, volume are filled in; an empty name becomes POOL/VOL */
+};
+void manager_export_create(struct manager *manager, struct export_create *create);
+
+struct export_delete {
+    struct control control;
+    struct volume_name name;
+    char protocol[16];  /* empty: all */
+    bool drop_sessions; /* otherwise -EBUSY while hosts are attached */
+};
+void manager_export_delete(struct manager *manager, struct export_delete *delete);
+
+struct export_report {
+    struct export_record record;
+    struct volume_name volume;
+    uint64_t size_bytes;
+    uint32_t session_count;
+};
+
+struct export_query {
+    struct control control;
+    char protocol[16]; /* empty: all */
+    uint32_t ret_count;
+    struct export_report *ret_exports; /* free() */
+};
+void manager_export_query(struct manager *manager, struct export_query *query);
+
+/*
+ * For targets, from any reactor: find an export by the name that a host asked for. The completion
+ * comes on the calling reactor. With result 0 the volume is held until export_release(); attach to
+ * it on volume_reactor(volume).
+ */
+struct export_lookup {
+    struct io_op op; /* 0, -ENOENT, -ENODEV (pool not serving) */
+    char protocol[16];
+    char name[NAME_BYTES_MAX * 2 + 2];
+    struct export_record ret_record;
+    struct volume *ret_volume;
+    struct volume_info ret_info;
+    struct message message;
+    struct reactor *reply_to;
+    struct manager *manager;
+};
+void manager_export_lookup(struct manager *manager, struct export_lookup *lookup);
+/* Any reactor. */
+void manager_export_release(struct manager *manager, struct volume *volume);
+
+/* For targets, from any reactor: all export names of a protocol, each NUL-terminated. */
+struct export_names {
+    struct io_op op;
+    char protocol[16];
+    struct byte_buffer ret_names; /* the caller frees it */
+    struct message message;
+    struct reactor *reply_to;
+    struct manager *manager;
+};
+void manager_export_names(struct manager *manager, struct export_names *names);
+
+/* ---- sessions ---- */
+
+struct session_report {
+    uint64_t id;
+    struct volume_name volume;
+    char protocol[16];
+    char peer[128];
+    char identity[128];
+    bool read_only;
+    bool exclusive;
+    bool dropping;
+    uint64_t attached_realtime_ns;
+    uint64_t reads, writes, read_bytes, written_bytes;
+    uint32_t in_flight;
+    uint32_t reactor;
+};
+
+struct session_query {
+    struct control control;
+    uint32_t ret_count;
+    struct session_report *ret_sessions; /* free() */
+};
+void manager_session_query(struct manager *manager, struct session_query *query);
+
+/*
+ * Drop sessions by id, or by peer or identity text. Completes when nothing of them can still take
+ * effect. `block`: refuse that peer or identity from now on (until the daemon ends or unblocked).
+ */
+struct session_drop {
+    struct control control;
+    uint64_t id;      /* 0: by text */
+    char match[128];  /* equal to the peer's host part or to the identity */
+    bool block;
+    bool unblock;
+    uint32_t ret_dropped;
+};
+void manager_session_drop(struct manager *manager, struct session_drop *drop);
+
+/* ---- events and jobs ---- */
+
+enum event_severity {
+    EVENT_INFO,
+    EVENT_WARNING,
+    EVENT_CRITICAL,
+};
+
+struct event {
+    uint64_t sequence;
+    uint64_t realtime_ns;
+    enum event_severity severity;
+    char pool[NAME_BYTES_MAX + 1];
+    char subject[2 * NAME_BYTES_MAX + 2]; /* a disk, a volume, or empty */
+    char name[48];                        /* stable, such as "pool-space-warning" */
+    char text[256];
+};
+
+struct event_query {
+    struct control control;
+    uint64_t after_sequence;
+    bool wait; /* complete when there is one, or after wait_ns */
+    uint64_t wait_ns;
+    uint32_t ret_count;
+    struct event *ret_events; /* free() */
+    struct list wait_link;
+    struct timer timer;
+};
+void manager_event_query(struct manager *manager, struct event_query *query);
+
+struct job_report {
+    uint64_t id;
+    char kind[32]; /* "delete", "checkpoint", "check" ... */
+    char subject[2 * NAME_BYTES_MAX + 2];
+    uint8_t percent;
+    bool finished;
+    int result;
+    char text[256];
+    uint64_t started_realtime_ns;
+    uint64_t ended_realtime_ns;
+};
+
+struct job_query {
+    struct control control;
+    uint64_t id; /* 0: all */
+    uint32_t ret_count;
+    struct job_report *ret_jobs; /* free() */
+};
+void manager_job_query(struct manager *manager, struct job_query *query);
+
+#endif

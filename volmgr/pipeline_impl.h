@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The path of a request through the volume manager: its stages, and what they share.
+ *
+ *   ADMIT   take note of it; refuse what cannot be served
+ *   LOCK    range lock on the blocks concerned; conflicting requests queue on the holder
+ *   LOOKUP  the map page of the next window, from the cache or fetched by message
+ *   ALLOC   grains for first writes and broken sharing
+ *   ISSUE   disk operations of the window; zeroes are filled in
+ *   SETTLE  collect them; first error wins
+ *   MAP     change the entries in memory; they belong to the open batch
+ *   LOG     the changed entries go to the volatile journal (P3)
+ *   UNLOCK  next window, or let go of the range
+ *   COMMIT  FLUSH, and FUA whose entries are not committed: wait for a seal (P2)
+ *   REPLY   answer, release
+ *
+ * A long request is worked on in windows, each within one map page, from LOOKUP to LOG; the range
+ * stays locked over all of them. An overwrite of valid, current blocks passes ALLOC, MAP, LOG and
+ * COMMIT without waiting and touches no metadata.
+ */
+#ifndef VOLMGR_PIPELINE_IMPL_H
+#define VOLMGR_PIPELINE_IMPL_H
+
+#include "volmgr/core_impl.h"
+#include "volmgr/map_entry_impl.h"
+
+#define PIPELINE_STAGES(X)                                                                         \
+    X(ADMIT)                                                                                       \
+    X(LOCK)                                                                                        \
+    X(LOOKUP)                                                                                      \
+    X(ALLOC)                                                                                       \
+    X(ISSUE)                                                                                       \
+    X(SETTLE)                                                                                      \
+    X(MAP)                                                                                         \
+    X(LOG)                                                                                         \
+    X(UNLOCK)                                                                                      \
+    X(COMMIT)                                                                                      \
+    X(REPLY)
+
+enum pipeline_stage {
+#define PIPELINE_STAGE_ENUM(name) STAGE_##name,
+    PIPELINE_STAGES(PIPELINE_STAGE_ENUM)
+#undef PIPELINE_STAGE_ENUM
+    STAGE_COUNT
+};
+
+enum step {
+    STEP_NEXT,  /* go on with the next stage */
+    STEP_WAIT,  /* something that was armed last will resume; then the next stage */
+    STEP_AGAIN, /* as WAIT, but run this stage again */
+};
+
+/* How the window is worked on. */
+enum window_kind {
+    WINDOW_DIRECT, /* payload goes between the disks and the caller's memory */
+    WINDOW_BOUNCE, /* by way of aligned memory: partial blocks, or payload that is not aligned */
+    WINDOW_ZERO,   /* whole blocks become zeroes in the map */
+    WINDOW_SKIP,   /* nothing to do (partial blocks of a discard) */
+};
+
+enum bounce_phase {
+    BOUNCE_NONE,
+    BOUNCE_EDGES, /* reading the blocks that are written in part */
+    BOUNCE_BODY,  /* the transfer itself */
+};
+
+struct volume_fan {
+    struct list link; /* shard->free_fans */
+    uint32_t iov_used;
+    struct volume_child children[VOLUME_CHILDREN_MAX];
+    struct iovec iov[VOLUME_FAN_IOV_MAX];
+};
+
+struct volume_bounce {
+    struct list link; /* shard->free_bounces */
+    uint8_t *memory;  /* one grain, aligned to it */
+    struct iovec iov;
+};
+
+/* One contiguous transfer: a place on a disk and where it lies in the request's payload. */
+struct segment {
+    struct disk *disk;
+    uint64_t disk_offset_bytes;
+    uint64_t length_bytes;
+    uint64_t payload_offset_bytes; /* from the start of the request, or of the bounce */
+};
+
+struct segments {
+    struct segment list[VOLUME_CHILDREN_MAX];
+    uint32_t count;
+};
+
+/* ---- pipeline.c ---- */
+
+/* The first error wins; the rest of the stages is skipped but for UNLOCK and REPLY. */
+void request_fail(struct volume_request *request, int status);
+void pipeline_run(struct volume_request *request);
+/* A request is past its deadline: answer it; it goes on holding what it holds. */
+void pipeline_overdue(struct volume_request *request);
+
+static inline uint64_t
+request_end_bytes(const struct volume_request *request)
+{
+    return request->offset_bytes + request->length_bytes;
+}
+
+/* The entry of the page that a byte of the volume lies in. */
+static inline uint32_t
+entry_index(uint64_t offset_bytes)
+{
+    return (uint32_t)(offset_bytes >> GRAIN_SHIFT) % MAP_PAGE_ENTRIES;
+}
+
+/* The blocks of grain [grain_start, + 64 KiB) that [start, end) touches, as bits. */
+static inline uint16_t
+block_mask(uint64_t grain_start_bytes, uint64_t start_bytes, uint64_t end_bytes)
+{
+    uint64_t from = start_bytes > grain_start_bytes ? start_bytes - grain_start_bytes : 0;
+    uint64_t to = MIN(end_bytes - grain_start_bytes, (uint64_t)GRAIN_BYTES);
+    uint32_t first = (uint32_t)(from >> BLOCK_SHIFT);
+    uint32_t last = (uint32_t)((to - 1) >> BLOCK_SHIFT);
+    return (uint16_t)((UINT32_C(2) << last) - (UINT32_C(1) << first));
+}
+
+/* ---- pipeline_issue.c ---- */
+
+/* Decide how the next window is worked on, and where it ends. The page is there. */
+void window_plan(struct volume_request *request);
+enum step stage_issue(struct volume_request *request);
+enum step stage_settle(struct volume_request *request);
+/* Give fan and bounce back to the shard. */
+void issue_release(struct volume_request *request);
+
+/* ---- pipeline_map.c ---- */
+
+enum step stage_alloc(struct volume_request *request);
+enum step stage_map(struct volume_request *request);
+enum step stage_log(struct volume_request *request);
+/* Homes that were attached for a request that failed, and that nobody else is using. */
+void map_detach_unused(struct volume_request *request);
+/* Fill in STATUS from the window. True when no more runs fit. */
+bool map_collect_status(struct volume_request *request);
+
+#endif

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Closing a pool: no new requests, let those in flight end, make everything durable, note that it
+ * was closed cleanly, let go of the disks.
+ *
+ * When something cannot be made durable the pool is closed all the same, but not noted as clean and
+ * with its volatile journals left in place: the next open replays them.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "volmgr/control_impl.h"
+
+#define POOL_CLOSE_PHASES(X)                                                                       \
+    X(STOP_BACKGROUND)                                                                             \
+    X(DROP_SESSIONS)                                                                               \
+    X(DRAIN)                                                                                       \
+    X(SETTLE)                                                                                      \
+    X(MARK_CLEAN)                                                                                  \
+    X(CLOSE_LABELS)                                                                                \
+    X(STOP_SHARDS)                                                                                 \
+    X(FREE_VOLUMES)                                                                                \
+    X(CLOSE_STORE)                                                                                 \
+    X(CLOSE_DISKS)                                                                                 \
+    X(END)
+
+enum pool_close_phase {
+#define PHASE_ENUM(name) CLOSE_##name,
+    POOL_CLOSE_PHASES(PHASE_ENUM)
+#undef PHASE_ENUM
+    CLOSE_PHASE_COUNT
+};
+
+static const char *const PHASE_NAMES[] = {
+#define PHASE_NAME(name) #name,
+    POOL_CLOSE_PHASES(PHASE_NAME)
+#undef PHASE_NAME
+};
+_Static_assert(ARRAY_SIZE(PHASE_NAMES) == CLOSE_PHASE_COUNT, "a name for each phase");
+
+struct pool_closing {
+    struct machine machine;
+    struct pool *pool;
+    pool_closed_fn *done;
+    void *context;
+    struct round round;
+    struct machine_pause pause;
+    struct commit_request commit;
+    struct byte_buffer batch;
+    struct machine_job job;
+    struct backends_close close;
+    bool begun;
+    bool was_serving;
+    bool is_clean; /* everything that was acknowledged is durable, and noted as such */
+    bool undrained[REACTOR_COUNT_MAX]; /* each reactor its own: something could not be committed */
+    struct error error;
+};
+
+MACHINE_DONE(commit_done, struct pool_closing, commit.op)
+
+/* ---- draining; on each reactor ---- */
+
+static enum machine_step
+drop_visit(struct round_stop *stop)
+{
+    struct pool *pool = stop->round->context;
+
+    list_for_each(&pool->shards[stop->index]->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, shard_link);
+        volume->closed = true;
+        volume_sessions_notify(volume, VOLUME_SESSION_DROP);
+    }
+    return MACHINE_NEXT;
+}
+
+/* Whether nothing of the volume is under way. Starts what makes it so. */
+static bool
+volume_is_quiet(struct volume *volume, bool *ret_undrained)
+{
+    volume->serving = false;
+    if (!list_empty(&volume->sessions) || !list_empty(&volume->active) ||
+        volume->source.asking || volume->seal.phase != SEAL_IDLE) {
+        return false;
+    }
+    if (volume->fenced || volume->commit_failed) {
+        *ret_undrained = true; /* it will not become clean any more */
+        return true;
+    }
+    if (seal_is_clean(volume)) {
+        return true;
+    }
+    seal_kick(volume);
+    return false;
+}
+
+static enum machine_step
+drain_look(struct round_stop *stop)
+{
+    struct pool_closing *closing = container_of(stop->round, struct pool_closing, round);
+    struct shard *shard = closing->pool->shards[stop->index];
+    bool quiet = !shard->shared_source.asking;
+
+    list_for_each(&shard->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, shard_link);
+        quiet = volume_is_quiet(volume, &closing->undrained[stop->index]) && quiet;
+    }
+    return quiet ? MACHINE_NEXT : MACHINE_WAIT;
+}
+
+static void drain_again(struct timer *timer);
+
+static enum machine_step
+drain_visit(struct round_stop *stop)
+{
+    struct manager *manager = stop->round->machine->manager;
+    struct reactor *reactor = manager->options.reactors[stop->index];
+
+    if (drain_look(stop) == MACHINE_NEXT) {
+        return MACHINE_NEXT;
+    }
+    timer_arm(reactor, &stop->timer, reactor_now_ns(reactor) + CONTROL_POLL_NS, drain_again);
+    return MACHINE_WAIT;
+}
+
+static void
+drain_again(struct timer *timer)
+{
+    struct round_stop *stop = container_of(timer, struct round_stop, timer);
+
+    if (drain_visit(stop) == MACHINE_NEXT) {
+        round_stop_done(stop);
+    }
+}
+
+static enum machine_step
+stop_visit(struct round_stop *stop)
+{
+    struct pool_closing *closing = container_of(stop->round, struct pool_closing, round);
+    struct shard *shard = closing->pool->shards[stop->index];
+
+    shard_stop(shard);
+    if (closing->undrained[stop->index]) {
+        map_cache_abandon(&shard->cache);
+    }
+    for (struct list *link = list_pop_front(&shard->volumes); link != NULL;
+         link = list_pop_front(&shard->volumes)) {
+        struct volume *volume = list_entry(link, struct volume, shard_link);
+        ASSERT(list_empty(&volume->sessions) && list_empty(&volume->active));
+        ASSERT(!volume->serving);
+    }
+    return MACHINE_NEXT;
+}
+
+/* ---- phases ---- */
+
+static enum machine_step
+stop_background(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+
+    if (!closing->begun) {
+        closing->begun = true;
+        closing->was_serving = pool_is_serving(pool);
+        /* Reports leave its shards alone from now on. */
+        pool->state = POOL_STATE_OFFLINE;
+        snprintf(pool->reason, sizeof(pool->reason), "it is being closed");
+    }
+    if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool)) {
+        machine_goto(&closing->machine, CLOSE_STOP_BACKGROUND);
+        machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
+        return machine_wait(&closing->machine);
+    }
+    if (!closing->was_serving) {
+        return machine_goto(&closing->machine, CLOSE_FREE_VOLUMES);
+    }
+    return MACHINE_NEXT;
+}
+
+/* Look-ups that were not given back, or operations that wait outside the line. */
+static bool
+pool_has_holds(const struct pool *pool)
+{
+    list_for_each(&pool->volumes, link) {
+        const struct volume *volume = list_entry(link, struct volume, pool_link);
+        if (volume->holds > 0 || volume->altering) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing comes from the shards any more; let the allocator, the committer and look-ups end. */
+static enum machine_step
+settle(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+
+    if (!allocator_is_idle(&pool->allocator) || !committer_is_idle(&pool->committer) ||
+        pool_has_holds(pool)) {
+        machine_goto(&closing->machine, CLOSE_SETTLE);
+        machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
+        return machine_wait(&closing->machine);
+    }
+    return MACHINE_NEXT;
+}
+
+static enum machine_step
+mark_clean(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+    bool drained = true;
+
+    for (uint32_t i = 0; i < pool->manager->options.reactor_count; i++) {
+        drained = drained && !closing->undrained[i];
+    }
+    if (!drained || pool->committer.broken) {
+        error_set(&closing->error, -EIO,
+                  "pool `%s` was closed, but not everything could be written; the next start "
+                  "recovers it",
+                  pool->name);
+        return machine_goto(&closing->machine, CLOSE_STOP_SHARDS);
+    }
+    struct run_record run = pool->run;
+    run.state = RUN_STATE_CLEAN;
+    schema_put_run(&closing->batch, &run);
+    closing->commit.batch = &closing->batch;
+    machine_arm(&closing->machine, &closing->commit.op, commit_done);
+    committer_submit(pool, &closing->commit);
+    return machine_wait(&closing->machine);
+}
+
+static enum machine_step
+close_labels(struct pool_closing *closing)
+{
+    if (closing->machine.status < 0) {
+        error_set(&closing->error, closing->machine.status,
+                  "pool `%s` was closed, but that could not be noted; the next start recovers it",
+                  closing->pool->name);
+        return machine_goto(&closing->machine, CLOSE_STOP_SHARDS);
+    }
+    closing->is_clean = true;
+    pool_labels_write(&closing->machine, closing->pool, NULL, false, false);
+    return machine_wait(&closing->machine);
+}
+
+static enum machine_step
+free_volumes(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+
+    list_for_each_safe(&pool->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, pool_link);
+        exports_forget(volume);
+        pool_remove_volume(pool, volume);
+        volume_release(volume);
+    }
+    return MACHINE_NEXT;
+}
+
+static int32_t
+store_close_work(struct offload_job *job)
+{
+    struct machine_job *own = container_of(job, struct machine_job, job);
+    struct pool_closing *closing = container_of(own, struct pool_closing, job);
+    struct pool *pool = closing->pool;
+
+    if (pool->shards != NULL) {
+        pool_shards_destroy(pool, closing->is_clean);
+    }
+    if (pool->store != NULL) {
+        pool->store->ops->close(pool->store);
+        pool->store = NULL;
+    }
+    return 0;
+}
+
+static enum machine_step
+end(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+
+    machine_leave_line(&closing->machine, -ESHUTDOWN, "pool `%s` is closed", pool->name);
+    pool_free(pool);
+    closing->pool = NULL;
+    return MACHINE_NEXT;
+}
+
+static enum machine_step
+closing_phase(struct machine *machine, uint32_t phase)
+{
+    struct pool_closing *closing = container_of(machine, struct pool_closing, machine);
+    struct pool *pool = closing->pool;
+
+    switch ((enum pool_close_phase)phase) {
+    case CLOSE_STOP_BACKGROUND:
+        return stop_background(closing);
+    case CLOSE_DROP_SESSIONS:
+        closing->round.context = pool;
+        round_all(machine, &closing->round, drop_visit);
+        return machine_wait(machine);
+    case CLOSE_DRAIN:
+        round_all(machine, &closing->round, drain_visit);
+        return machine_wait(machine);
+    case CLOSE_SETTLE:
+        return settle(closing);
+    case CLOSE_MARK_CLEAN:
+        return mark_clean(closing);
+    case CLOSE_CLOSE_LABELS:
+        return close_labels(closing);
+    case CLOSE_STOP_SHARDS:
+        round_all(machine, &closing->round, stop_visit);
+        return machine_wait(machine);
+    case CLOSE_FREE_VOLUMES:
+        return free_volumes(closing);
+    case CLOSE_CLOSE_STORE:
+        if (pool->ledger != NULL) {
+            ledger_destroy(pool->ledger);
+            pool->ledger = NULL;
+        }
+        machine_offload(machine, &closing->job, store_close_work);
+        return machine_wait(machine);
+    case CLOSE_CLOSE_DISKS:
+        pool_backends_close(machine, &closing->close, pool);
+        return machine_wait(machine);
+    case CLOSE_END:
+        return end(closing);
+    case CLOSE_PHASE_COUNT:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static void
+closing_release(struct machine *machine)
+{
+    struct pool_closing *closing = container_of(machine, struct pool_closing, machine);
+    struct manager *manager = machine->manager;
+    pool_closed_fn *done = closing->done;
+    void *context = closing->context;
+    struct error error = closing->error;
+
+    if (machine->failed) {
+        error = (struct error){ 0 }; /* the pool ended in another way while this one was in line */
+    }
+    round_free(&closing->round);
+    backends_close_free(&closing->close);
+    byte_buffer_free(&closing->batch);
+    free(closing);
+    done(manager, context, &error);
+}
+
+static const struct machine_ops POOL_CLOSE_OPS = {
+    .name = "pool close",
+    .phase_names = PHASE_NAMES,
+    .phase_count = CLOSE_PHASE_COUNT,
+    .failed_phase = CLOSE_PHASE_COUNT,
+    .phase = closing_phase,
+    .release = closing_release,
+};
+
+void
+pool_close(struct pool *pool, pool_closed_fn *done, void *context)
+{
+    struct pool_closing *closing = calloc(1, sizeof(*closing));
+
+    ASSERT_ON_REACTOR(pool->manager->control);
+    ASSERT(closing != NULL);
+    machine_init(&closing->machine, &POOL_CLOSE_OPS, pool->manager, NULL);
+    closing->pool = pool;
+    closing->done = done;
+    closing->context = context;
+    pool->stopping = true; /* nobody gets in line behind it any more */
+    machine_start_in_line(&closing->machine, pool);
+}

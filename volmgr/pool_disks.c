@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disks of a pool: writing their labels, flushing and closing them; the ledger on them.
+ *
+ * A disk that does not answer must not hold up the pool (P9): writing of labels has a deadline,
+ * after which the disk counts as failed for this time. The write is still in flight then; until it
+ * has ended, the disk is passed over, and its memory and backend are kept.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "volmgr/control_impl.h"
+
+void
+pool_backends_close(struct machine *machine, struct backends_close *close, struct pool *pool)
+{
+    backends_close_begin(close, pool->disk_count);
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL) {
+            continue;
+        }
+        if (disk->busy > 0) {
+            /* Something is in flight on it, perhaps for ever: it stays open until the end. */
+            log_warning("control", "%s: disk %s does not answer and cannot be closed",
+                        pool->name, disk->backend->spec);
+        } else {
+            close->backends[close->count++] = disk->backend;
+        }
+        disk->backend = NULL;
+    }
+    backends_close_run(machine, close);
+}
+
+/* A ledger disk that is later than the others by this much is dropped, so that it stops nobody. */
+#define LEDGER_LATE_NS (3 * NS_PER_S)
+
+/* ---- labels ---- */
+
+/* Name the disks that an import needs first: those with a ledger. */
+static void
+label_name_disks(const struct pool *pool, struct label *label)
+{
+    label->disk_count = 0;
+    for (int with_ledger = 1; with_ledger >= 0; with_ledger--) {
+        for (uint32_t i = 0; i < pool->disk_count; i++) {
+            const struct disk *disk = pool->disks[i];
+            if (disk == NULL || label->disk_count == LABEL_DISKS_MAX ||
+                (disk->record.ledger_length_bytes > 0) != (with_ledger == 1)) {
+                continue;
+            }
+            struct label_disk *named = &label->disks[label->disk_count++];
+            named->index = disk->record.index;
+            memcpy(named->guid, disk->record.guid, GUID_BYTES);
+        }
+    }
+}
+
+void
+pool_label_fill(struct pool *pool, struct disk *disk, bool is_open)
+{
+    struct label *label = &disk->label;
+    const struct disk_record *record = &disk->record;
+
+    ASSERT(record->data_start_bytes > 0);
+    memcpy(label->pool_guid, pool->record.pool_guid, GUID_BYTES);
+    memcpy(label->disk_guid, record->guid, GUID_BYTES);
+    snprintf(label->pool_name, sizeof(label->pool_name), "%s", pool->name);
+    label->disk_index = record->index;
+    label->tier = record->tier;
+    label->incarnation = pool->record.incarnation;
+    label->extent_bytes = pool->record.extent_bytes;
+    label->size_bytes = record->size_bytes;
+    label->data_start_bytes = record->data_start_bytes;
+    label->slot_count = record->slot_count;
+    label->ledger_start_bytes = record->ledger_start_bytes;
+    label->ledger_length_bytes = record->ledger_length_bytes;
+    memcpy(label->host_guid, pool->manager->options.host_guid, GUID_BYTES);
+    label->heartbeat = manager_realtime_ns(pool->manager);
+    label->open = is_open;
+    for (uint32_t i = 0; i < ARRAY_SIZE(pool->checkpoints); i++) {
+        const struct pool_checkpoint *checkpoint = &pool->checkpoints[i];
+        label->checkpoints[i] = (struct label_checkpoint){ 0 };
+        if (checkpoint->commit > 0 && checkpoint->first_count > 0) {
+            /* Different labels name different copies of the first part. */
+            label->checkpoints[i] = (struct label_checkpoint){
+                .commit = checkpoint->commit,
+                .length_bytes = checkpoint->length_bytes,
+                .first = checkpoint->first[record->index % checkpoint->first_count],
+            };
+        }
+    }
+    label_name_disks(pool, label);
+}
+
+static void
+label_written(struct io_op *op)
+{
+    struct label_write *write = container_of(op, struct label_write, op);
+    struct disk *disk = container_of(write, struct disk, label_write);
+    struct machine *machine = disk->label_machine;
+
+    int status = op->result;
+    disk->label_busy = false;
+    disk->busy--;
+    if (machine == NULL) {
+        disk_release(disk); /* nobody waits any more */
+        return;
+    }
+    disk->label_status = status;
+    disk->label_machine = NULL;
+    machine_completed(machine, status);
+}
+
+static void
+labels_late(struct timer *timer)
+{
+    struct pool *pool = container_of(timer, struct pool, label_timer);
+    struct machine *waiting = NULL;
+    uint32_t late = 0;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->label_machine != NULL) {
+            waiting = disk->label_machine;
+            disk->label_machine = NULL;
+            disk->label_status = -ETIMEDOUT;
+            late++;
+        }
+    }
+    while (late-- > 0) {
+        machine_completed(waiting, -ETIMEDOUT);
+    }
+}
+
+void
+pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only, bool is_open,
+                  bool wipe)
+{
+    struct reactor *control = pool->manager->control;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL || (only != NULL && disk != only)) {
+            continue;
+        }
+        if (disk->label_busy) {
+            disk->label_status = -ETIMEDOUT;
+            continue;
+        }
+        pool_label_fill(pool, disk, is_open);
+        memset(&disk->label_write, 0, sizeof(disk->label_write));
+        disk->label_write.backend = disk->backend;
+        disk->label_write.label = &disk->label;
+        disk->label_write.wipe = wipe;
+        disk->label_machine = machine;
+        disk->label_busy = true;
+        disk->busy++;
+        machine_arm(machine, &disk->label_write.op, label_written);
+        label_write(&disk->label_write);
+    }
+    timer_arm(control, &pool->label_timer,
+              reactor_now_ns(control) + pool->manager->options.disk_timeout_ns, labels_late);
+}
+
+uint32_t
+pool_labels_good(struct pool *pool)
+{
+    uint32_t good = 0;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL) {
+            continue;
+        }
+        if (disk->label_status == 0) {
+            good++;
+            continue;
+        }
+        event_raise(pool->manager, EVENT_WARNING, pool->name, disk->backend->spec,
+                    "label-not-written", "the label of this disk could not be written: %s",
+                    error_name(disk->label_status));
+    }
+    return good;
+}
+
+/* ---- flushing ---- */
+
+struct flush_attempt {
+    struct backend_io io;
+    struct disk *disk;
+    struct machine *machine; /* NULL: nobody waits any more */
+};
+
+static void
+disk_flushed(struct io_op *op)
+{
+    struct backend_io *io = container_of(op, struct backend_io, op);
+    struct flush_attempt *attempt = container_of(io, struct flush_attempt, io);
+    struct machine *machine = attempt->machine;
+    int status = op->result;
+
+    attempt->disk->busy--;
+    disk_release(attempt->disk);
+    free(attempt);
+    if (machine != NULL) {
+        machine_completed(machine, status);
+    }
+}
+
+static void
+flush_late(struct backend_io *io)
+{
+    struct flush_attempt *attempt = container_of(io, struct flush_attempt, io);
+    struct machine *machine = attempt->machine;
+
+    attempt->machine = NULL;
+    if (machine != NULL) {
+        machine_completed(machine, -ETIMEDOUT);
+    }
+}
+
+void
+pool_disks_flush(struct machine *machine, struct pool *pool)
+{
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL) {
+            continue;
+        }
+        struct flush_attempt *attempt = calloc(1, sizeof(*attempt));
+        ASSERT(attempt != NULL);
+        attempt->machine = machine;
+        attempt->disk = disk;
+        attempt->io.kind = BACKEND_FLUSH;
+        attempt->io.overdue = flush_late;
+        attempt->io.timeout_ns = pool->manager->options.disk_timeout_ns;
+        disk->busy++;
+        machine_arm(machine, &attempt->io.op, disk_flushed);
+        backend_submit(disk->backend, &attempt->io);
+    }
+}
+
+/* ---- ledger ---- */
+
+uint32_t
+pool_ledger_copies(const struct pool *pool)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < pool->disk_count && count < LEDGER_COPIES_MAX; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->backend != NULL && disk->record.ledger_length_bytes > 0) {
+            count++;
+        }
+    }
+    return count;
+}
+
+int
+pool_ledger_create(struct pool *pool)
+{
+    struct ledger_options options = {
+        .incarnation = pool->record.incarnation,
+        .late_ns = MIN(pool->manager->options.disk_timeout_ns / 2, 2 * NS_PER_S),
+    };
+
+    ASSERT(pool->ledger == NULL);
+    memcpy(options.pool_guid, pool->record.pool_guid, GUID_BYTES);
+    for (uint32_t i = 0; i < pool->disk_count && options.copy_count < LEDGER_COPIES_MAX; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL || disk->record.ledger_length_bytes == 0) {
+            continue;
+        }
+        options.copies[options.copy_count++] = (struct ledger_copy_options){
+            .backend = disk->backend,
+            .disk_index = disk->record.index,
+            .start_bytes = disk->record.ledger_start_bytes,
+            .length_bytes = disk->record.ledger_length_bytes,
+        };
+    }
+    return options.copy_count == 0 ? 0 : ledger_create(&options, &pool->ledger);
+}

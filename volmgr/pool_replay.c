@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Replay: what the daemon had acknowledged and not committed when it died (P3).
+ *
+ * THEORY OF OPERATION
+ *
+ * The volatile journals of the last run hold every change of a map entry since the last commit of
+ * its branch, whole new entries, in order. For each entry the last one counts. The stored page is
+ * fetched, the entry replaced, and what follows for the use bits and the number of mapped grains is
+ * worked out from the difference between the two. All disks have been flushed before, so that no
+ * entry is committed whose data are not durable (P4).
+ *
+ * It is committed in pieces of whole pages. A piece holds the entries, the use bits and the number
+ * of mapped grains, so that after a crash in the middle the rest can be done again; the branch's
+ * position, which says that its records are done with, moves in the piece that has its last page.
+ *
+ * A disk that may have lost what it had not flushed (a LUN that was reset, a disk that is missing)
+ * takes its entries along: they stay as they were committed, as after a power cut.
+ *
+ * Invariants
+ *  Y1  Only records behind the branch's committed position are applied.
+ *  Y2  Applying a piece twice gives the same.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "volmgr/pool_open_impl.h"
+
+enum {
+    PAGES_AT_ONCE = 64,
+};
+
+struct replay_page {
+    struct pool_opening *opening;
+    struct store_get get;
+    size_t first_record; /* into replay->records */
+    size_t record_count;
+    int status;
+};
+
+struct pool_replay {
+    struct pool_opening *opening;
+    struct byte_buffer records; /* struct journal_record[] */
+    size_t next;                /* first record whose page has not been fetched */
+    struct replay_page pages[PAGES_AT_ONCE];
+    uint32_t page_count;
+    struct map_entry entries[MAP_PAGE_ENTRIES];
+    struct byte_buffer operand;
+    struct byte_buffer used;    /* grain_address[]: of the piece */
+    struct byte_buffer dropped;
+    uint64_t applied;
+    uint64_t lost;  /* entries on disks that may have lost them */
+    bool ring_lost; /* a ring was not there, and that was accepted */
+};
+
+MACHINE_DONE(replay_committed, struct pool_opening, commit.op)
+
+struct pool_replay *
+pool_replay_new(struct pool_opening *opening)
+{
+    struct pool_replay *replay = calloc(1, sizeof(*replay));
+
+    ASSERT(replay != NULL);
+    replay->opening = opening;
+    return replay;
+}
+
+void
+pool_replay_free(struct pool_replay *replay)
+{
+    if (replay == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < PAGES_AT_ONCE; i++) {
+        byte_buffer_free(&replay->pages[i].get.value);
+    }
+    byte_buffer_free(&replay->records);
+    byte_buffer_free(&replay->operand);
+    byte_buffer_free(&replay->used);
+    byte_buffer_free(&replay->dropped);
+    free(replay);
+}
+
+/* ---- reading the rings; on an offload thread ---- */
+
+static int
+ring_record(void *context, const struct journal_record *record)
+{
+    struct pool_replay *replay = context;
+
+    byte_buffer_append(&replay->records, record, sizeof(*record));
+    return 0;
+}
+
+/* A flush failed in the last run: what these branches had not flushed may be lost with it. */
+static void
+drop_fenced(struct pool_replay *replay, size_t from_bytes, const struct byte_buffer *fences)
+{
+    struct journal_record *records = (struct journal_record *)(void *)replay->records.data;
+    size_t count = replay->records.length_bytes / sizeof(*records);
+    size_t kept = from_bytes / sizeof(*records);
+
+    for (size_t i = kept; i < count; i++) {
+        if (journal_is_fenced(fences, records[i].branch)) {
+            replay->lost++;
+        } else {
+            records[kept++] = records[i];
+        }
+    }
+    replay->records.length_bytes = kept * sizeof(*records);
+}
+
+int32_t
+pool_replay_read_work(struct offload_job *job)
+{
+    struct machine_job *own = container_of(job, struct machine_job, job);
+    struct pool_opening *opening = container_of(own, struct pool_opening, job);
+    const struct manager_options *options = &opening->machine.manager->options;
+    struct pool_replay *replay = opening->replay;
+    struct byte_buffer fences = BYTE_BUFFER_INIT;
+    int result = 0;
+
+    for (uint32_t i = 0; i < opening->last_run.ring_count && result == 0; i++) {
+        struct journal_identity identity;
+        size_t before = replay->records.length_bytes;
+        struct error error = { 0 };
+        pool_journal_identity(opening->pool, &opening->last_run, i, &identity);
+        byte_buffer_clear(&fences);
+        result = journal_replay(options->platform, &identity, opening->last_run.ring_bytes,
+                                ring_record, replay, &fences, &error);
+        if (result < 0 && options->accept_loss) {
+            /* Nothing of a ring that cannot be trusted. */
+            replay->records.length_bytes = before;
+            replay->ring_lost = true;
+            result = 0;
+        } else if (result < 0) {
+            opening->job_error = error;
+        } else {
+            drop_fenced(replay, before, &fences);
+        }
+    }
+    byte_buffer_free(&fences);
+    return result;
+}
+
+int32_t
+pool_replay_remove_work(struct offload_job *job)
+{
+    struct machine_job *own = container_of(job, struct machine_job, job);
+    struct pool_opening *opening = container_of(own, struct pool_opening, job);
+
+    for (uint32_t i = 0; i < opening->last_run.ring_count; i++) {
+        struct journal_identity identity;
+        pool_journal_identity(opening->pool, &opening->last_run, i, &identity);
+        journal_remove(opening->machine.manager->options.platform, &identity);
+    }
+    return 0;
+}
+
+/* ---- order ---- */
+
+static int
+compare_records(const void *left, const void *right)
+{
+    const struct journal_record *a = left;
+    const struct journal_record *b = right;
+
+    if (a->branch != b->branch) {
+        return a->branch < b->branch ? -1 : 1;
+    }
+    if (a->volume_grain != b->volume_grain) {
+        return a->volume_grain < b->volume_grain ? -1 : 1;
+    }
+    /* A branch writes to one ring, so its records are in order of their numbers. */
+    return a->sequence < b->sequence ? -1 : a->sequence > b->sequence;
+}
+
+void
+pool_replay_sort(struct pool_replay *replay)
+{
+    const struct pool *pool = replay->opening->pool;
+    struct journal_record *records = (struct journal_record *)(void *)replay->records.data;
+    size_t count = replay->records.length_bytes / sizeof(*records);
+    size_t kept = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct volume *volume = pool_find_volume_by_branch(pool, records[i].branch);
+        if (volume == NULL || volume->durable.deleting ||
+            records[i].batch <= volume->committed_batch) {
+            continue; /* Y1 */
+        }
+        records[kept++] = records[i];
+    }
+    if (kept > 0) {
+        qsort(records, kept, sizeof(*records), compare_records);
+    }
+    replay->records.length_bytes = kept * sizeof(*records);
+    replay->next = 0;
+}
+
+bool
+pool_replay_has_more(const struct pool_replay *replay)
+{
+    return replay->next * sizeof(struct journal_record) < replay->records.length_bytes;
+}
+
+/* ---- fetching pages ---- */
+
+static const struct journal_record *
+record_at(const struct pool_replay *replay, size_t index)
+{
+    ASSERT_OP(index * sizeof(struct journal_record), <, replay->records.length_bytes);
+    return (const struct journal_record *)(const void *)replay->records.data + index;
+}
+
+static void
+page_fetched(struct io_op *op)
+{
+    struct store_get *get = container_of(op, struct store_get, op);
+    struct replay_page *page = container_of(get, struct replay_page, get);
+
+    page->status = op->result;
+    machine_completed(&page->opening->machine, 0);
+}
+
+static void
+fetch_page(struct pool_replay *replay, struct replay_page *page)
+{
+    struct pool_opening *opening = replay->opening;
+    const struct journal_record *first = record_at(replay, page->first_record);
+    const struct volume *volume = pool_find_volume_by_branch(opening->pool, first->branch);
+
+    ASSERT(volume != NULL);
+    page->opening = opening;
+    byte_buffer_clear(&page->get.value);
+    page->get.family = STORE_FAMILY_MAP;
+    page->get.floor = true;
+    page->get.floor_prefix_bytes = 16; /* branch and page number */
+    page->get.key_bytes = MAP_KEY_BYTES;
+    map_key_encode(page->get.key, first->branch, first->volume_grain / MAP_PAGE_ENTRIES,
+                   volume->branch.current_generation);
+    machine_arm(&opening->machine, &page->get.op, page_fetched);
+    store_get(opening->pool->store, &page->get);
+}
+
+enum machine_step
+pool_replay_fetch(struct pool_opening *opening)
+{
+    struct pool_replay *replay = opening->replay;
+    size_t count = replay->records.length_bytes / sizeof(struct journal_record);
+
+    replay->page_count = 0;
+    while (replay->next < count && replay->page_count < PAGES_AT_ONCE) {
+        struct replay_page *page = &replay->pages[replay->page_count++];
+        const struct journal_record *first = record_at(replay, replay->next);
+        page->first_record = replay->next;
+        while (replay->next < count) {
+            const struct journal_record *record = record_at(replay, replay->next);
+            if (record->branch != first->branch || record->volume_grain / MAP_PAGE_ENTRIES !=
+                                                       first->volume_grain / MAP_PAGE_ENTRIES) {
+                break;
+            }
+            replay->next++;
+        }
+        page->record_count = replay->next - page->first_record;
+        fetch_page(replay, page);
+    }
+    return machine_wait(&opening->machine);
+}
+
+/* ---- one entry ---- */
+
+static bool
+names(const struct map_entry *entry, grain_address grain)
+{
+    return entry->home == grain || entry->base == grain;
+}
+
+static struct extent *
+extent_of(const struct pool *pool, grain_address grain)
+{
+    struct extent *extent =
+        extent_table_find(&pool->extents, grain_extent(&pool->extents, grain));
+    return extent != NULL && extent->state == EXTENT_STATE_DATA ? extent : NULL;
+}
+
+/* May the disk of this grain have lost what it had not flushed? */
+static bool
+may_be_lost(const struct pool *pool, const struct extent *extent)
+{
+    const struct disk *disk = pool_disk(pool, extent->places[0].disk);
+    return disk->backend == NULL || !disk->backend->properties.kept_unflushed;
+}
+
+/* 0, or -EUCLEAN when the grain is used by something else already. */
+static int
+take_grain(struct pool_replay *replay, struct volume *volume, grain_address grain)
+{
+    const struct extent_table *table = &replay->opening->pool->extents;
+    struct extent *extent = extent_of(replay->opening->pool, grain);
+    uint32_t index = grain_index(table, grain);
+    uint64_t bit = UINT64_C(1) << (index % 64);
+
+    if ((extent->used[index / 64] & bit) != 0) {
+        return -EUCLEAN;
+    }
+    extent->used[index / 64] |= bit;
+    extent->free_count--;
+    volume->mapped_grains++;
+    byte_buffer_append(&replay->used, &grain, sizeof(grain));
+    return 0;
+}
+
+static void
+drop_grain(struct pool_replay *replay, struct volume *volume, grain_address grain,
+           uint32_t generation)
+{
+    const struct extent_table *table = &replay->opening->pool->extents;
+    struct extent *extent = extent_of(replay->opening->pool, grain);
+    uint32_t index = grain_index(table, grain);
+    uint64_t bit = UINT64_C(1) << (index % 64);
+
+    /* Only what the branch allocated in its current generation is its own to free. */
+    if (extent == NULL || generation != volume->branch.current_generation ||
+        (extent->used[index / 64] & bit) == 0) {
+        return;
+    }
+    extent->used[index / 64] &= ~bit;
+    extent->free_count++;
+    volume->mapped_grains -= MIN(volume->mapped_grains, UINT64_C(1));
+    byte_buffer_append(&replay->dropped, &grain, sizeof(grain));
+}
+
+/* 1: changed; 0: nothing to do; -EUCLEAN. */
+static int
+apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry *entry,
+            const struct map_entry *replayed)
+{
+    const struct pool *pool = replay->opening->pool;
+    const grain_address fresh[2] = { replayed->home, replayed->base };
+    struct map_entry old = *entry;
+
+    if (memcmp(&old, replayed, sizeof(old)) == 0) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        if (fresh[i] == GRAIN_NONE) {
+            continue;
+        }
+        const struct extent *extent = extent_of(pool, fresh[i]);
+        if (extent == NULL) {
+            return -EUCLEAN;
+        }
+        if (may_be_lost(pool, extent)) {
+            replay->lost++;
+            return 0;
+        }
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        if (fresh[i] != GRAIN_NONE && !names(&old, fresh[i]) &&
+            take_grain(replay, volume, fresh[i]) < 0) {
+            return -EUCLEAN;
+        }
+    }
+    if (old.home != GRAIN_NONE && !names(replayed, old.home)) {
+        drop_grain(replay, volume, old.home, old.home_generation);
+    }
+    if (old.base != GRAIN_NONE && !names(replayed, old.base)) {
+        drop_grain(replay, volume, old.base, old.base_generation);
+    }
+    *entry = *replayed;
+    replay->applied++;
+    return 1;
+}
+
+/* ---- one page ---- */
+
+static int
+page_decode(struct pool_replay *replay, const struct replay_page *page, uint64_t *ret_generation)
+{
+    uint64_t branch = 0;
+    uint64_t number = 0;
+    uint32_t used = 0;
+
+    memset(replay->entries, 0, sizeof(replay->entries));
+    *ret_generation = 0;
+    if (page->status == -ENOENT) {
+        return 0;
+    }
+    if (page->status < 0) {
+        return page->status;
+    }
+    int result = map_key_decode(page->get.ret_key, page->get.ret_key_bytes, &branch, &number,
+                                ret_generation);
+    if (result == 0 && page->get.value.length_bytes > 0) {
+        result = map_page_decode(page->get.value.data, page->get.value.length_bytes,
+                                 replay->entries, &used);
+    }
+    return result;
+}
+
+static int
+apply_page(struct pool_replay *replay, const struct replay_page *page)
+{
+    struct pool_opening *opening = replay->opening;
+    const struct journal_record *first = record_at(replay, page->first_record);
+    struct volume *volume = pool_find_volume_by_branch(opening->pool, first->branch);
+    uint64_t number = first->volume_grain / MAP_PAGE_ENTRIES;
+    uint8_t key[MAP_KEY_BYTES];
+    uint64_t generation = 0;
+    bool changed = false;
+
+    int result = page_decode(replay, page, &generation);
+    byte_buffer_clear(&replay->operand);
+    for (size_t i = 0; result == 0 && i < page->record_count; i++) {
+        const struct journal_record *record = record_at(replay, page->first_record + i);
+        if (i + 1 < page->record_count &&
+            record_at(replay, page->first_record + i + 1)->volume_grain == record->volume_grain) {
+            continue; /* a later one counts */
+        }
+        uint32_t index = (uint32_t)(record->volume_grain % MAP_PAGE_ENTRIES);
+        int applied = apply_entry(replay, volume, &replay->entries[index], &record->entry);
+        if (applied < 0) {
+            return applied;
+        }
+        if (applied > 0) {
+            map_delta_append(&replay->operand, index, &replay->entries[index]);
+            changed = true;
+        }
+    }
+    if (result < 0 || !changed) {
+        return result;
+    }
+    map_key_encode(key, first->branch, number, volume->branch.current_generation);
+    if (generation == volume->branch.current_generation) {
+        store_batch_merge(&opening->batch, STORE_FAMILY_MAP, key, sizeof(key),
+                          replay->operand.data, replay->operand.length_bytes);
+        return 0;
+    }
+    byte_buffer_clear(&replay->operand);
+    map_page_encode(replay->entries, &replay->operand);
+    store_batch_put(&opening->batch, STORE_FAMILY_MAP, key, sizeof(key), replay->operand.data,
+                    replay->operand.length_bytes);
+    return 0;
+}
+
+/* ---- one piece ---- */
+
+/* The branch of page `at` of the piece: its position, moved if this was its last page. */
+static void
+put_position(struct pool_replay *replay, uint32_t at)
+{
+    struct pool_opening *opening = replay->opening;
+    const struct replay_page *page = &replay->pages[at];
+    uint64_t branch = record_at(replay, page->first_record)->branch;
+    size_t count = replay->records.length_bytes / sizeof(struct journal_record);
+    size_t next = page->first_record + page->record_count;
+
+    if (at + 1 < replay->page_count &&
+        record_at(replay, replay->pages[at + 1].first_record)->branch == branch) {
+        return; /* with its last page of the piece */
+    }
+    struct volume *volume = pool_find_volume_by_branch(opening->pool, branch);
+    if (next == count || record_at(replay, next)->branch != branch) {
+        size_t i = next;
+        uint64_t batch = volume->committed_batch;
+        while (i > 0 && record_at(replay, i - 1)->branch == branch) {
+            i--;
+            batch = MAX(batch, record_at(replay, i)->batch);
+        }
+        volume->committed_batch = batch;
+        volume->open_batch = batch + 1;
+    }
+    struct branch_position position = {
+        .batch = volume->committed_batch,
+        .mapped_grains = volume->mapped_grains,
+    };
+    schema_put_position(&opening->batch, branch, &position);
+}
+
+enum machine_step
+pool_replay_commit(struct pool_opening *opening)
+{
+    struct machine *machine = &opening->machine;
+    struct pool_replay *replay = opening->replay;
+    const struct extent_table *table = &opening->pool->extents;
+
+    byte_buffer_clear(&opening->batch);
+    byte_buffer_clear(&replay->used);
+    byte_buffer_clear(&replay->dropped);
+    for (uint32_t i = 0; i < replay->page_count; i++) {
+        int result = apply_page(replay, &replay->pages[i]);
+        if (result < 0) {
+            return machine_fail(machine, result,
+                                "the volatile journal and the database contradict each other");
+        }
+        put_position(replay, i);
+    }
+    batch_append_use_bits(&opening->batch, table,
+                          (grain_address *)(void *)replay->dropped.data,
+                          replay->dropped.length_bytes / sizeof(grain_address), false);
+    batch_append_use_bits(&opening->batch, table, (grain_address *)(void *)replay->used.data,
+                          replay->used.length_bytes / sizeof(grain_address), true);
+    opening->commit.batch = &opening->batch;
+    machine_arm(machine, &opening->commit.op, replay_committed);
+    committer_submit(opening->pool, &opening->commit);
+    return machine_wait(machine);
+}
+
+void
+pool_replay_report(const struct pool_replay *replay)
+{
+    struct pool *pool = replay->opening->pool;
+
+    if (replay->ring_lost) {
+        event_raise(pool->manager, EVENT_CRITICAL, pool->name, NULL, "unflushed-writes-lost",
+                    "the volatile journal was gone or damaged: writes that were not flushed are "
+                    "lost, as after a power cut (--accept-loss)");
+    }
+    if (replay->lost > 0) {
+        event_raise(pool->manager, EVENT_CRITICAL, pool->name, NULL, "unflushed-writes-lost",
+                    "%llu changes of volumes lie on disks that are missing, may have been reset or "
+                    "failed to flush: what was not flushed there is lost, as after a power cut",
+                    (unsigned long long)replay->lost);
+    }
+    if (replay->applied > 0) {
+        event_raise(pool->manager, EVENT_INFO, pool->name, NULL, "replayed",
+                    "%llu map entries were brought back from the volatile journal",
+                    (unsigned long long)replay->applied);
+    }
+}
