@@ -1,0 +1,639 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command table. A new command is a row here and a row in daemon/api_handlers.c. */
+#include <string.h>
+
+#include "api/schema.h"
+#include "api/shapes.h"
+#include "base/assert.h"
+#include "base/util.h"
+
+#define FIELDS(array) .fields = (array), .field_count = ARRAY_SIZE(array)
+
+static const char *const protocols[] = { "nbd", NULL };
+static const char *const sector_choices[] = { "512", "4096", NULL };
+static const char *const attach_choices[] = { "qemu",   "libvirt", "nbd-client", "proxmox",
+                                              "qemu-img", "nbdinfo", NULL };
+
+#define FIELD_POOL(place)                                                                          \
+    {                                                                                              \
+        .name = "pool", .type = API_TYPE_NAME, .flags = place, .label = "POOL",                    \
+        .help = "name of the pool"                                                                 \
+    }
+#define FIELD_VOLUME                                                                               \
+    {                                                                                              \
+        .name = "volume", .type = API_TYPE_VOLUME, .flags = API_POSITIONAL | API_REQUIRED,         \
+        .label = "POOL/VOLUME", .help = "the volume"                                               \
+    }
+#define FIELD_DISKS                                                                                \
+    {                                                                                              \
+        .name = "disks", .type = API_TYPE_DISKS, .flags = API_POSITIONAL | API_REQUIRED,           \
+        .label = "DISK[,tier=N]",                                                                  \
+        .help = "a path (regular file or block device), file:PATH?size=20G (created when "         \
+                "absent), iscsi://[USER%PW@]HOST[:PORT]/IQN/LUN, or mem:SIZE (for tests)"          \
+    }
+
+static const struct api_field pool_create_fields[] = {
+    FIELD_POOL(API_POSITIONAL | API_REQUIRED),
+    FIELD_DISKS,
+    { .name = "extent_bytes",
+      .type = API_TYPE_SIZE,
+      .label = "SIZE",
+      .help = "unit of allocation, a power of two from 1M to 64M (default 4M); for life",
+      .minimum = 1 << 20,
+      .maximum = 64 << 20 },
+    { .name = "force",
+      .type = API_TYPE_BOOL,
+      .help = "take disks although they hold something else, which is lost" },
+};
+
+static const struct api_field pool_add_fields[] = {
+    FIELD_POOL(API_POSITIONAL | API_REQUIRED),
+    FIELD_DISKS,
+    { .name = "force",
+      .type = API_TYPE_BOOL,
+      .help = "take disks although they hold something else, which is lost" },
+};
+
+static const struct api_field pool_import_fields[] = {
+    FIELD_DISKS,
+    { .name = "force",
+      .type = API_TYPE_BOOL,
+      .help = "although another host seems to have the pool open; make sure that it has not" },
+};
+
+static const struct api_field pool_show_fields[] = {
+    FIELD_POOL(API_POSITIONAL | API_REQUIRED),
+};
+
+static const struct api_field disk_list_fields[] = {
+    FIELD_POOL(API_POSITIONAL),
+};
+
+static const struct api_field disk_show_fields[] = {
+    FIELD_POOL(API_POSITIONAL | API_REQUIRED),
+    { .name = "disk",
+      .type = API_TYPE_STRING,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "INDEX|DISK",
+      .help = "its index in the pool, or the text that opens it",
+      .minimum = 1,
+      .maximum = API_DISK_BYTES_MAX },
+};
+
+static const struct api_field volume_create_fields[] = {
+    FIELD_VOLUME,
+    { .name = "size_bytes",
+      .type = API_TYPE_SIZE,
+      .flags = API_REQUIRED,
+      .label = "SIZE",
+      .help = "what hosts see; space is taken as it is written",
+      .minimum = 512 },
+    { .name = "reserve_bytes",
+      .type = API_TYPE_SIZE,
+      .label = "SIZE",
+      .help = "space that the volume is sure to have" },
+    { .name = "sector_bytes",
+      .type = API_TYPE_SIZE,
+      .label = "512|4096",
+      .help = "logical sector offered to hosts (default 512)",
+      .choices = sector_choices },
+    { .name = "tier",
+      .type = API_TYPE_TIER,
+      .label = "auto|N",
+      .help = "keep the data on disks of this tier (default auto)" },
+};
+
+static const struct api_field volume_list_fields[] = {
+    FIELD_POOL(API_POSITIONAL),
+};
+
+static const struct api_field volume_fields[] = {
+    FIELD_VOLUME,
+};
+
+static const struct api_field volume_resize_fields[] = {
+    FIELD_VOLUME,
+    { .name = "size_bytes",
+      .type = API_TYPE_SIZE,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "SIZE",
+      .help = "the new size; smaller only when the tail holds nothing",
+      .minimum = 512 },
+};
+
+static const struct api_field volume_rename_fields[] = {
+    FIELD_VOLUME,
+    { .name = "new_name",
+      .type = API_TYPE_NAME,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "NEW-NAME",
+      .help = "the new name, without the pool" },
+};
+
+static const struct api_field volume_reserve_fields[] = {
+    FIELD_VOLUME,
+    { .name = "reserve_bytes",
+      .type = API_TYPE_SIZE,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "SIZE",
+      .help = "space that the volume is sure to have; 0: no reserve" },
+};
+
+static const struct api_field export_create_fields[] = {
+    FIELD_VOLUME,
+    { .name = "protocol",
+      .type = API_TYPE_CHOICE,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "nbd",
+      .help = "how hosts reach it",
+      .choices = protocols },
+    { .name = "name",
+      .type = API_TYPE_STRING,
+      .label = "NAME",
+      .help = "what hosts ask for (default POOL/VOLUME)",
+      .minimum = 1,
+      .maximum = API_VOLUME_BYTES_MAX },
+    { .name = "read_only", .type = API_TYPE_BOOL, .help = "hosts may not write" },
+    { .name = "exclusive", .type = API_TYPE_BOOL, .help = "one host at a time" },
+};
+
+static const struct api_field export_delete_fields[] = {
+    FIELD_VOLUME,
+    { .name = "protocol",
+      .type = API_TYPE_CHOICE,
+      .flags = API_POSITIONAL,
+      .label = "nbd",
+      .help = "only this protocol (default: all)",
+      .choices = protocols },
+    { .name = "force",
+      .type = API_TYPE_BOOL,
+      .help = "drop the hosts that are attached; without it the command is refused then" },
+};
+
+static const struct api_field export_list_fields[] = {
+    { .name = "protocol",
+      .type = API_TYPE_CHOICE,
+      .flags = API_POSITIONAL,
+      .label = "nbd",
+      .help = "only this protocol",
+      .choices = protocols },
+};
+
+static const struct api_field session_list_fields[] = {
+    { .name = "volume",
+      .type = API_TYPE_VOLUME,
+      .flags = API_POSITIONAL,
+      .label = "POOL/VOLUME",
+      .help = "only hosts of this volume" },
+};
+
+static const struct api_field session_drop_fields[] = {
+    { .name = "session",
+      .type = API_TYPE_STRING,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "ID|HOST",
+      .help = "a session's id, or the host part of its peer, or its identity",
+      .minimum = 1,
+      .maximum = 127 },
+    { .name = "block",
+      .type = API_TYPE_BOOL,
+      .help = "refuse that host from now on, until --unblock or the daemon's end" },
+    { .name = "unblock", .type = API_TYPE_BOOL, .help = "accept that host again; drops nothing" },
+};
+
+static const struct api_field job_list_fields[] = {
+    { .name = "id",
+      .type = API_TYPE_NUMBER,
+      .flags = API_POSITIONAL,
+      .label = "ID",
+      .help = "only this job",
+      .minimum = 1 },
+};
+
+static const struct api_field event_list_fields[] = {
+    { .name = "after",
+      .type = API_TYPE_NUMBER,
+      .label = "NUMBER",
+      .help = "only events with a greater number" },
+    { .name = "wait_seconds",
+      .type = API_TYPE_NUMBER,
+      .label = "SECONDS",
+      .help = "when there is none yet, wait so long for one",
+      .maximum = 60 },
+    { .name = "follow",
+      .type = API_TYPE_BOOL,
+      .flags = API_LOCAL,
+      .help = "go on and print events as they come" },
+};
+
+static const struct api_field attach_fields[] = {
+    FIELD_VOLUME,
+    { .name = "for",
+      .type = API_TYPE_CHOICE,
+      .flags = API_LOCAL,
+      .label = "CLIENT",
+      .help = "qemu, libvirt, nbd-client, proxmox, qemu-img or nbdinfo (default: all)",
+      .choices = attach_choices },
+    { .name = "host",
+      .type = API_TYPE_STRING,
+      .flags = API_LOCAL,
+      .label = "HOST",
+      .help = "name of this machine as the hosts know it, for addresses like 0.0.0.0",
+      .minimum = 1,
+      .maximum = 255 },
+};
+
+static const struct api_field top_fields[] = {
+    { .name = "once",
+      .type = API_TYPE_BOOL,
+      .flags = API_LOCAL,
+      .help = "print one table and end; the rates are those of one interval" },
+    { .name = "interval",
+      .type = API_TYPE_NUMBER,
+      .flags = API_LOCAL,
+      .label = "SECONDS",
+      .help = "between two tables (default 1)",
+      .minimum = 1,
+      .maximum = 3600 },
+};
+
+static const struct api_command commands[API_COMMAND_COUNT] = {
+    [API_POOL_CREATE] = {
+        .id = API_POOL_CREATE,
+        .words = "pool create",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/pools",
+        .action = "create pool {pool}",
+        .done = "pool {pool} created",
+        .summary = "make a pool of disks",
+        .description = "Each disk gets a label. A disk that holds a file system, a partition "
+                       "table or another pool is refused unless --force is given.",
+        .example = "volctl pool create fast file:/srv/disk1.img?size=20G /dev/sdb,tier=1",
+        FIELDS(pool_create_fields),
+        .reply = &api_shape_pool,
+    },
+    [API_POOL_ADD] = {
+        .id = API_POOL_ADD,
+        .words = "pool add",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/pools/{pool}/disks",
+        .action = "add disks to pool {pool}",
+        .done = "disks added to pool {pool}",
+        .summary = "add disks to a pool",
+        .example = "volctl pool add fast /dev/sdc",
+        FIELDS(pool_add_fields),
+        .reply = &api_shape_pool,
+    },
+    [API_POOL_IMPORT] = {
+        .id = API_POOL_IMPORT,
+        .words = "pool import",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/import",
+        .action = "import a pool",
+        .summary = "take over a pool whose state directory is elsewhere or lost",
+        .description = "The metadata is rebuilt from the newest checkpoint and the commit ledger "
+                       "on the disks: nothing that a host has flushed is lost.",
+        .example = "volctl pool import /dev/sdb /dev/sdc",
+        FIELDS(pool_import_fields),
+        .reply = &api_shape_pool,
+    },
+    [API_POOL_LIST] = {
+        .id = API_POOL_LIST,
+        .words = "pool list",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/pools",
+        .action = "list pools",
+        .summary = "list all pools",
+        .reply = &api_shape_pool,
+        .reply_list = "pools",
+    },
+    [API_POOL_SHOW] = {
+        .id = API_POOL_SHOW,
+        .words = "pool show",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/pools/{pool}",
+        .action = "show pool {pool}",
+        .summary = "show a pool and its disks",
+        FIELDS(pool_show_fields),
+        .reply = &api_shape_pool,
+    },
+    [API_DISK_LIST] = {
+        .id = API_DISK_LIST,
+        .words = "disk list",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/disks",
+        .action = "list disks",
+        .summary = "list the disks of a pool, or of all",
+        FIELDS(disk_list_fields),
+        .reply = &api_shape_disk,
+        .reply_list = "disks",
+    },
+    [API_DISK_SHOW] = {
+        .id = API_DISK_SHOW,
+        .words = "disk show",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/disk",
+        .action = "show disk {disk} of pool {pool}",
+        .summary = "show a disk and its counters",
+        .example = "volctl disk show fast 0",
+        FIELDS(disk_show_fields),
+        .reply = &api_shape_disk,
+    },
+    [API_VOLUME_CREATE] = {
+        .id = API_VOLUME_CREATE,
+        .words = "create",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/volumes",
+        .action = "create volume {volume}",
+        .done = "volume {volume} created",
+        .summary = "make a volume",
+        .description = "Volumes are thin: creating one takes no space, and never-written blocks "
+                       "read as zeroes.",
+        .example = "volctl create fast/vm1 --size 100G",
+        FIELDS(volume_create_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_LIST] = {
+        .id = API_VOLUME_LIST,
+        .words = "list",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/volumes",
+        .action = "list volumes",
+        .summary = "list the volumes of a pool, or of all",
+        FIELDS(volume_list_fields),
+        .reply = &api_shape_volume,
+        .reply_list = "volumes",
+    },
+    [API_VOLUME_SHOW] = {
+        .id = API_VOLUME_SHOW,
+        .words = "show",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/volumes/{volume}",
+        .action = "show volume {volume}",
+        .summary = "show a volume and its counters",
+        FIELDS(volume_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_RESIZE] = {
+        .id = API_VOLUME_RESIZE,
+        .words = "resize",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/volumes/{volume}/resize",
+        .action = "resize volume {volume}",
+        .done = "volume {volume} resized",
+        .summary = "change the size of a volume",
+        .description = "Hosts that are attached are told where their protocol can say it; the "
+                       "others see the new size when they attach again.",
+        .example = "volctl resize fast/vm1 200G",
+        FIELDS(volume_resize_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_RENAME] = {
+        .id = API_VOLUME_RENAME,
+        .words = "rename",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/volumes/{volume}/rename",
+        .action = "rename volume {volume}",
+        .done = "volume {volume} renamed to {new_name}",
+        .summary = "give a volume another name",
+        .description = "Its identity for hosts and the names of its exports stay.",
+        .example = "volctl rename fast/vm1 web1",
+        FIELDS(volume_rename_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_RESERVE] = {
+        .id = API_VOLUME_RESERVE,
+        .words = "reserve",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/volumes/{volume}/reserve",
+        .action = "reserve space for volume {volume}",
+        .done = "reserve of volume {volume} set",
+        .summary = "promise space to a volume",
+        .description = "Refused when the pool cannot keep the promise.",
+        .example = "volctl reserve fast/vm1 50G",
+        FIELDS(volume_reserve_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_DELETE] = {
+        .id = API_VOLUME_DELETE,
+        .words = "delete",
+        .method = API_METHOD_DELETE,
+        .path = API_PREFIX "/volumes/{volume}",
+        .action = "delete volume {volume}",
+        .done = "volume {volume} deleted",
+        .summary = "delete a volume and its data",
+        .description = "Asks nothing, but is refused while the volume is exported or attached. "
+                       "The name is gone at once; its space comes back in the background.",
+        FIELDS(volume_fields),
+        .reply = &api_shape_deleted,
+        .waits = true,
+    },
+    [API_EXPORT_CREATE] = {
+        .id = API_EXPORT_CREATE,
+        .words = "export",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/exports",
+        .action = "export volume {volume}",
+        .done = "volume {volume} exported; \"volctl attach {volume}\" tells how to use it",
+        .summary = "let hosts reach a volume",
+        .example = "volctl export fast/vm1 nbd",
+        FIELDS(export_create_fields),
+        .reply = &api_shape_export,
+    },
+    [API_EXPORT_DELETE] = {
+        .id = API_EXPORT_DELETE,
+        .words = "unexport",
+        .method = API_METHOD_DELETE,
+        .path = API_PREFIX "/exports/{volume}",
+        .action = "unexport volume {volume}",
+        .done = "volume {volume} is no longer exported",
+        .summary = "let hosts no longer reach a volume",
+        FIELDS(export_delete_fields),
+        .reply = &api_shape_deleted,
+    },
+    [API_EXPORT_LIST] = {
+        .id = API_EXPORT_LIST,
+        .words = "exports",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/exports",
+        .action = "list exports",
+        .summary = "list exports",
+        FIELDS(export_list_fields),
+        .reply = &api_shape_export,
+        .reply_list = "exports",
+    },
+    [API_SESSION_LIST] = {
+        .id = API_SESSION_LIST,
+        .words = "session list",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/sessions",
+        .action = "list sessions",
+        .summary = "list the hosts that are attached",
+        FIELDS(session_list_fields),
+        .reply = &api_shape_session,
+        .reply_list = "sessions",
+    },
+    [API_SESSION_DROP] = {
+        .id = API_SESSION_DROP,
+        .words = "session drop",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/sessions/drop",
+        .action = "drop session {session}",
+        .summary = "cut off a host",
+        .description = "Returns only when nothing that the host has sent can still take effect: "
+                       "after it, another host may safely take over.",
+        .example = "volctl session drop 192.0.2.7 --block",
+        FIELDS(session_drop_fields),
+        .reply = &api_shape_dropped,
+    },
+    [API_STATUS] = {
+        .id = API_STATUS,
+        .words = "status",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/status",
+        .action = "show the status",
+        .summary = "show how the daemon and its pools are",
+        .reply = &api_shape_status,
+    },
+    [API_JOB_LIST] = {
+        .id = API_JOB_LIST,
+        .words = "jobs",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/jobs",
+        .action = "list jobs",
+        .summary = "list long work in the background",
+        FIELDS(job_list_fields),
+        .reply = &api_shape_job,
+        .reply_list = "jobs",
+    },
+    [API_EVENT_LIST] = {
+        .id = API_EVENT_LIST,
+        .words = "events",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/events",
+        .action = "list events",
+        .summary = "list what has happened",
+        .example = "volctl events --follow",
+        FIELDS(event_list_fields),
+        .reply = &api_shape_event,
+        .reply_list = "events",
+    },
+    [API_METRICS] = {
+        .id = API_METRICS,
+        .words = "metrics",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/metrics",
+        .action = "read the metrics",
+        .summary = "print all counters in the text format of Prometheus",
+    },
+    [API_ATTACH] = {
+        .id = API_ATTACH,
+        .words = "attach",
+        .method = API_METHOD_LOCAL,
+        .action = "attach volume {volume}",
+        .summary = "print what to paste on a host to use an exported volume",
+        .example = "volctl attach fast/vm1 --for qemu",
+        FIELDS(attach_fields),
+    },
+    [API_TOP] = {
+        .id = API_TOP,
+        .words = "top",
+        .method = API_METHOD_LOCAL,
+        .action = "watch the volumes",
+        .summary = "show live which volumes do how much",
+        FIELDS(top_fields),
+    },
+};
+
+const struct api_command *
+api_command(enum api_command_id id)
+{
+    ASSERT_OP((int)id, <, (int)API_COMMAND_COUNT);
+    ASSERT(commands[id].words != NULL);
+    return &commands[id];
+}
+
+/* How many of `words` the command's own words are; 0: they differ. */
+static size_t
+words_matched(const char *own, char *const *words, size_t count)
+{
+    size_t matched = 0;
+    while (*own != '\0') {
+        size_t length = strcspn(own, " ");
+        if (matched == count || strlen(words[matched]) != length ||
+            strncmp(words[matched], own, length) != 0) {
+            return 0;
+        }
+        matched++;
+        own += length;
+        own += *own == ' ';
+    }
+    return matched;
+}
+
+const struct api_command *
+api_command_by_words(char *const *words, size_t count, size_t *ret_words)
+{
+    const struct api_command *best = NULL;
+    size_t best_matched = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        size_t matched = words_matched(commands[i].words, words, count);
+        if (matched > best_matched) {
+            best = &commands[i];
+            best_matched = matched;
+        }
+    }
+    if (best != NULL) {
+        *ret_words = best_matched;
+    }
+    return best;
+}
+
+int
+api_field_index(const struct api_command *command, const char *name)
+{
+    ASSERT_OP(command->field_count, <=, (size_t)API_FIELDS_MAX);
+    for (size_t i = 0; i < command->field_count; i++) {
+        if (strcmp(command->fields[i].name, name) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+bool
+api_field_in_path(const struct api_command *command, const struct api_field *field)
+{
+    size_t length = strlen(field->name);
+    const char *at = command->path;
+    ASSERT(length > 0);
+    while (at != NULL && (at = strchr(at, '{')) != NULL) {
+        at++;
+        if (strncmp(at, field->name, length) == 0 && at[length] == '}') {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *
+api_method_name(enum api_method method)
+{
+    static const char *const names[] = { "", "GET", "POST", "DELETE" };
+    ASSERT_OP((size_t)method, <, ARRAY_SIZE(names));
+    return names[method];
+}
+
+const char *
+api_type_name(enum api_type type)
+{
+    static const char *const names[] = {
+        [API_TYPE_NAME] = "name",       [API_TYPE_VOLUME] = "volume", [API_TYPE_STRING] = "string",
+        [API_TYPE_CHOICE] = "choice",   [API_TYPE_TIER] = "tier",     [API_TYPE_SIZE] = "size",
+        [API_TYPE_NUMBER] = "number",   [API_TYPE_BOOL] = "bool",     [API_TYPE_DISKS] = "disks",
+        [API_TYPE_TIME] = "time",       [API_TYPE_OBJECT] = "object", [API_TYPE_LIST] = "list",
+        [API_TYPE_STRINGS] = "strings",
+    };
+    ASSERT_OP((size_t)type, <, ARRAY_SIZE(names));
+    return names[type];
+}

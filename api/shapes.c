@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "api/shapes.h"
+
+#include "base/util.h"
+
+#define SHAPE(shape_name, shape_help, shape_fields)                                                \
+    const struct api_shape api_shape_##shape_name = {                                              \
+        .name = #shape_name,                                                                       \
+        .help = shape_help,                                                                        \
+        .fields = shape_fields,                                                                    \
+        .field_count = ARRAY_SIZE(shape_fields),                                                   \
+    }
+
+static const struct api_reply_field counters_fields[] = {
+    { "kind", API_TYPE_STRING, API_COLUMN, "KIND", "what was asked: read, write, flush ...", NULL },
+    { "operations", API_TYPE_NUMBER, API_COLUMN, "OPERATIONS", "ended, with or without success",
+      NULL },
+    { "bytes", API_TYPE_SIZE, API_COLUMN, "BYTES", "payload, or length of the ranges", NULL },
+    { "errors", API_TYPE_NUMBER, API_COLUMN, "ERRORS", "ended with an error", NULL },
+    { "total_ns", API_TYPE_NUMBER, 0, "TOTAL NS",
+      "sum of the time from submission to end, in nanoseconds", NULL },
+};
+SHAPE(counters, "Counters of one kind of operation since the daemon started.", counters_fields);
+
+static const struct api_reply_field disk_fields[] = {
+    { "pool", API_TYPE_NAME, API_COLUMN, "POOL", "the pool that the disk is a member of", NULL },
+    { "index", API_TYPE_NUMBER, API_COLUMN, "INDEX", "number of the disk in its pool, for life",
+      NULL },
+    { "disk", API_TYPE_STRING, API_COLUMN, "DISK", "the text that opens it, without secrets",
+      NULL },
+    { "type", API_TYPE_STRING, API_COLUMN, "TYPE", "file, block, iscsi, memory", NULL },
+    { "state", API_TYPE_STRING, API_COLUMN, "STATE", "active, missing or failed", NULL },
+    { "tier", API_TYPE_NUMBER, API_COLUMN, "TIER", "speed class, 0 the fastest", NULL },
+    { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "of the whole device", NULL },
+    { "data_bytes", API_TYPE_SIZE, 0, "DATA", "what extents can use", NULL },
+    { "allocated_bytes", API_TYPE_SIZE, API_COLUMN, "ALLOCATED", "in extents", NULL },
+    { "block_bytes", API_TYPE_SIZE, 0, "BLOCK", "smallest transfer", NULL },
+    { "ledger", API_TYPE_BOOL, 0, "LEDGER", "the disk holds a commit ledger", NULL },
+    { "guid", API_TYPE_STRING, 0, "GUID", "identity in the disk's label", NULL },
+    { "in_flight", API_TYPE_NUMBER, 0, "IN FLIGHT", "operations that have not ended", NULL },
+    { "overdue", API_TYPE_NUMBER, 0, "OVERDUE", "operations that passed their deadline", NULL },
+    { "counters", API_TYPE_LIST, API_WIDE | API_OPTIONAL, "COUNTERS", "per kind of operation",
+      &api_shape_counters },
+};
+SHAPE(disk, "A disk: a member of a pool.", disk_fields);
+
+static const struct api_reply_field pool_fields[] = {
+    { "pool", API_TYPE_NAME, API_COLUMN, "POOL", "its name", NULL },
+    { "state", API_TYPE_STRING, API_COLUMN, "STATE",
+      "online, degraded, read-only, opening or offline", NULL },
+    { "reason", API_TYPE_STRING, 0, "REASON", "why it is not online; otherwise empty", NULL },
+    { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "what extents can use, all disks", NULL },
+    { "used_bytes", API_TYPE_SIZE, API_COLUMN, "USED", "in grains that hold data", NULL },
+    { "allocated_bytes", API_TYPE_SIZE, API_COLUMN, "ALLOCATED", "in extents", NULL },
+    { "trapped_bytes", API_TYPE_SIZE, 0, "TRAPPED", "free grains inside allocated extents", NULL },
+    { "provisioned_bytes", API_TYPE_SIZE, API_COLUMN, "PROVISIONED", "sum of the volumes' sizes",
+      NULL },
+    { "reserved_bytes", API_TYPE_SIZE, 0, "RESERVED", "promised to volumes with a reserve", NULL },
+    { "metadata_bytes", API_TYPE_SIZE, 0, "METADATA", "size of the pool's database", NULL },
+    { "extent_bytes", API_TYPE_SIZE, 0, "EXTENT", "unit of allocation", NULL },
+    { "volume_count", API_TYPE_NUMBER, API_COLUMN, "VOLUMES", "volumes in the pool", NULL },
+    { "disk_count", API_TYPE_NUMBER, API_COLUMN, "DISKS", "disks of the pool", NULL },
+    { "commit", API_TYPE_NUMBER, 0, "COMMIT", "number of the last durable metadata commit", NULL },
+    { "incarnation", API_TYPE_NUMBER, 0, "INCARNATION", "how often the pool has been opened",
+      NULL },
+    { "guid", API_TYPE_STRING, 0, "GUID", "identity in the labels of its disks", NULL },
+    { "disks", API_TYPE_LIST, API_WIDE | API_OPTIONAL, "DISKS", "the members", &api_shape_disk },
+};
+SHAPE(pool, "A pool: disks plus one address map.", pool_fields);
+
+static const struct api_reply_field volume_fields[] = {
+    { "volume", API_TYPE_VOLUME, API_COLUMN, "VOLUME", "POOL/VOLUME", NULL },
+    { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "what hosts see", NULL },
+    { "mapped_bytes", API_TYPE_SIZE, API_COLUMN, "MAPPED", "space of the pool that it holds",
+      NULL },
+    { "reserve_bytes", API_TYPE_SIZE, API_COLUMN, "RESERVE", "space that it is sure to have",
+      NULL },
+    { "sector_bytes", API_TYPE_SIZE, 0, "SECTOR", "logical sector offered to hosts", NULL },
+    { "tier", API_TYPE_TIER, API_COLUMN, "TIER", "auto, or the tier it is kept on", NULL },
+    { "export_count", API_TYPE_NUMBER, API_COLUMN, "EXPORTS", "ways to reach it", NULL },
+    { "session_count", API_TYPE_NUMBER, API_COLUMN, "SESSIONS", "hosts attached now", NULL },
+    { "affected", API_TYPE_BOOL, 0, "AFFECTED", "some of its space is on a missing disk", NULL },
+    { "problem", API_TYPE_STRING, API_COLUMN, "PROBLEM", "what is wrong; empty: nothing", NULL },
+    { "guid", API_TYPE_STRING, 0, "GUID", "identity for hosts, for life", NULL },
+    { "id", API_TYPE_NUMBER, 0, "ID", "number in the pool's metadata", NULL },
+    { "reactor", API_TYPE_NUMBER, 0, "REACTOR", "number of the reactor that owns it", NULL },
+    { "created", API_TYPE_TIME, 0, "CREATED", "when", NULL },
+    { "counters", API_TYPE_LIST, API_WIDE | API_OPTIONAL, "COUNTERS", "per kind of operation",
+      &api_shape_counters },
+};
+SHAPE(volume, "A volume: a thin virtual disk.", volume_fields);
+
+static const struct api_reply_field export_fields[] = {
+    { "volume", API_TYPE_VOLUME, API_COLUMN, "VOLUME", "POOL/VOLUME", NULL },
+    { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd", NULL },
+    { "name", API_TYPE_STRING, API_COLUMN, "NAME", "what hosts ask for", NULL },
+    { "read_only", API_TYPE_BOOL, API_COLUMN, "READ ONLY", "hosts may not write", NULL },
+    { "exclusive", API_TYPE_BOOL, API_COLUMN, "EXCLUSIVE", "one host at a time", NULL },
+    { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "of the volume", NULL },
+    { "session_count", API_TYPE_NUMBER, API_COLUMN, "SESSIONS", "hosts attached now", NULL },
+};
+SHAPE(export, "An export: a volume that hosts can reach by a protocol.", export_fields);
+
+static const struct api_reply_field session_fields[] = {
+    { "id", API_TYPE_NUMBER, API_COLUMN, "ID", "unique while the daemon runs", NULL },
+    { "volume", API_TYPE_VOLUME, API_COLUMN, "VOLUME", "POOL/VOLUME", NULL },
+    { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd", NULL },
+    { "peer", API_TYPE_STRING, API_COLUMN, "PEER", "address of the host", NULL },
+    { "identity", API_TYPE_STRING, API_COLUMN, "IDENTITY",
+      "what the host has proved to be; empty: nothing", NULL },
+    { "read_only", API_TYPE_BOOL, 0, "READ ONLY", "the host may not write", NULL },
+    { "exclusive", API_TYPE_BOOL, 0, "EXCLUSIVE", "no other host may attach", NULL },
+    { "dropping", API_TYPE_BOOL, 0, "DROPPING", "told to end, waiting for what is in flight",
+      NULL },
+    { "attached", API_TYPE_TIME, API_COLUMN, "ATTACHED", "since when", NULL },
+    { "in_flight", API_TYPE_NUMBER, API_COLUMN, "IN FLIGHT", "requests not answered yet", NULL },
+    { "reads", API_TYPE_NUMBER, 0, "READS", "requests", NULL },
+    { "writes", API_TYPE_NUMBER, 0, "WRITES", "requests", NULL },
+    { "read_bytes", API_TYPE_SIZE, API_COLUMN, "READ", "bytes", NULL },
+    { "written_bytes", API_TYPE_SIZE, API_COLUMN, "WRITTEN", "bytes", NULL },
+    { "reactor", API_TYPE_NUMBER, 0, "REACTOR", "number of the reactor that serves it", NULL },
+};
+SHAPE(session, "A session: one host's connection to one volume.", session_fields);
+
+static const struct api_reply_field job_fields[] = {
+    { "id", API_TYPE_NUMBER, API_COLUMN, "ID", "unique while the daemon runs", NULL },
+    { "kind", API_TYPE_STRING, API_COLUMN, "KIND", "delete, checkpoint ...", NULL },
+    { "subject", API_TYPE_STRING, API_COLUMN, "SUBJECT", "what it works on", NULL },
+    { "percent", API_TYPE_NUMBER, API_COLUMN, "PERCENT", "done", NULL },
+    { "finished", API_TYPE_BOOL, API_COLUMN, "FINISHED", "it has ended", NULL },
+    { "error", API_TYPE_STRING, API_COLUMN, "ERROR", "name of the error it ended with, or empty",
+      NULL },
+    { "text", API_TYPE_STRING, API_COLUMN, "TEXT", "for people", NULL },
+    { "started", API_TYPE_TIME, API_COLUMN, "STARTED", "when", NULL },
+    { "ended", API_TYPE_TIME, 0, "ENDED", "when; empty while it runs", NULL },
+};
+SHAPE(job, "A job: long work in the background.", job_fields);
+
+static const struct api_reply_field event_fields[] = {
+    { "sequence", API_TYPE_NUMBER, API_COLUMN, "NUMBER", "grows by each event", NULL },
+    { "time", API_TYPE_TIME, API_COLUMN, "TIME", "when", NULL },
+    { "severity", API_TYPE_STRING, API_COLUMN, "SEVERITY", "info, warning or critical", NULL },
+    { "name", API_TYPE_STRING, API_COLUMN, "EVENT", "stable name, for programs", NULL },
+    { "pool", API_TYPE_STRING, API_COLUMN, "POOL", "the pool concerned, or empty", NULL },
+    { "subject", API_TYPE_STRING, API_COLUMN, "SUBJECT", "disk or volume concerned, or empty",
+      NULL },
+    { "text", API_TYPE_STRING, API_COLUMN, "TEXT", "for people", NULL },
+};
+SHAPE(event, "An event: something that an administrator may want to know.", event_fields);
+
+static const struct api_reply_field dropped_fields[] = {
+    { "dropped", API_TYPE_NUMBER, 0, "DROPPED", "sessions that were ended", NULL },
+};
+SHAPE(dropped, "What was dropped.", dropped_fields);
+
+static const struct api_reply_field deleted_fields[] = {
+    { "deleted", API_TYPE_STRING, 0, "DELETED", "what is gone", NULL },
+    { "job", API_TYPE_OBJECT, API_OPTIONAL, "JOB",
+      "the job that gives its space back; null when there is none", &api_shape_job },
+};
+SHAPE(deleted, "What was deleted.", deleted_fields);
+
+static const struct api_reply_field listener_fields[] = {
+    { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd", NULL },
+    { "address", API_TYPE_STRING, API_COLUMN, "ADDRESS", "unix:PATH or tcp:HOST:PORT", NULL },
+    { "tls", API_TYPE_STRING, API_COLUMN, "TLS", "off, optional or required", NULL },
+};
+SHAPE(listener, "An address at which hosts are served.", listener_fields);
+
+static const struct api_reply_field status_fields[] = {
+    { "health", API_TYPE_STRING, 0, "HEALTH", "ok, warning or critical", NULL },
+    { "problems", API_TYPE_STRINGS, 0, "PROBLEMS", "why it is not ok", NULL },
+    { "state", API_TYPE_STRING, 0, "STATE", "starting, serving or stopping", NULL },
+    { "version", API_TYPE_STRING, 0, "VERSION", "of the daemon", NULL },
+    { "state_directory", API_TYPE_STRING, 0, "STATE DIRECTORY", "where its metadata is", NULL },
+    { "started", API_TYPE_TIME, 0, "STARTED", "when", NULL },
+    { "uptime_seconds", API_TYPE_NUMBER, 0, "UPTIME SECONDS", "since the start", NULL },
+    { "process_id", API_TYPE_NUMBER, 0, "PROCESS ID", "of the daemon", NULL },
+    { "reactor_count", API_TYPE_NUMBER, 0, "REACTORS", "threads that serve I/O", NULL },
+    { "memory_locked", API_TYPE_BOOL, 0, "MEMORY LOCKED", "the daemon cannot be swapped out",
+      NULL },
+    { "pool_count", API_TYPE_NUMBER, 0, "POOLS", "pools", NULL },
+    { "volume_count", API_TYPE_NUMBER, 0, "VOLUMES", "volumes in all pools", NULL },
+    { "export_count", API_TYPE_NUMBER, 0, "EXPORTS", "exports", NULL },
+    { "session_count", API_TYPE_NUMBER, 0, "SESSIONS", "hosts attached now", NULL },
+    { "jobs_running", API_TYPE_NUMBER, 0, "JOBS RUNNING", "jobs that have not ended", NULL },
+    { "listeners", API_TYPE_LIST, 0, "LISTENERS", "where hosts are served", &api_shape_listener },
+    { "pools", API_TYPE_LIST, 0, "POOLS", "without their disks", &api_shape_pool },
+};
+SHAPE(status, "The daemon as a whole.", status_fields);
+
+static const struct api_reply_field error_fields[] = {
+    { "error", API_TYPE_STRING, 0, "ERROR", "what failed", NULL },
+    { "why", API_TYPE_STRING, 0, "WHY", "the reason", NULL },
+    { "what_to_do", API_TYPE_STRING, 0, "WHAT TO DO", "a remedy; may be empty", NULL },
+    { "code", API_TYPE_STRING, 0, "CODE", "errno name such as EBUSY, for programs", NULL },
+};
+SHAPE(error, "The body of every answer whose HTTP status is 400 or above.", error_fields);
+
+const struct api_shape *
+api_shape(size_t index)
+{
+    static const struct api_shape *const shapes[] = {
+        &api_shape_status, &api_shape_listener, &api_shape_pool,   &api_shape_disk,
+        &api_shape_volume, &api_shape_counters, &api_shape_export, &api_shape_session,
+        &api_shape_job,    &api_shape_event,    &api_shape_deleted, &api_shape_dropped,
+        &api_shape_error,
+    };
+    return index < ARRAY_SIZE(shapes) ? shapes[index] : NULL;
+}

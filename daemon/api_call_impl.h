@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One call of the API, from the request's first byte to the answer.
+ *
+ * Two threads take turns with it, never at one time: the server's thread receives and decodes;
+ * then the connection is suspended and the call travels to reactor 0, where start() and steps run
+ * control operations; the last completion sends it back by resuming the connection, and the
+ * server's thread encodes and answers. Reports are copies, so that long lists are encoded off the
+ * reactor.
+ */
+#ifndef DAEMON_API_CALL_IMPL_H
+#define DAEMON_API_CALL_IMPL_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "api/arguments.h"
+#include "base/byte_buffer.h"
+#include "daemon/node.h"
+#include "volmgr/manager.h"
+
+struct api_call;
+struct api_server;
+
+/* What can be said of everything; filled by gather(). Arrays are freed with the call. */
+struct api_reports {
+    struct pool_report *pools;
+    uint32_t pool_count;
+    struct volume_report *volumes;
+    uint32_t volume_count;
+    struct export_report *exports;
+    uint32_t export_count;
+    struct session_report *sessions;
+    uint32_t session_count;
+    struct event *events;
+    uint32_t event_count;
+    struct job_report *jobs;
+    uint32_t job_count;
+};
+
+enum api_report_flags {
+    REPORT_POOLS = 1u << 0,
+    REPORT_VOLUMES = 1u << 1,
+    REPORT_EXPORTS = 1u << 2,
+    REPORT_SESSIONS = 1u << 3,
+    REPORT_JOBS = 1u << 4,
+};
+
+/* Every member begins with a struct control, so that its completion finds the call. */
+union api_operation {
+    struct control control;
+    struct pool_create pool_create;
+    struct pool_add pool_add;
+    struct pool_import pool_import;
+    struct pool_query pool_query;
+    struct volume_create volume_create;
+    struct volume_delete volume_delete;
+    struct volume_resize volume_resize;
+    struct volume_rename volume_rename;
+    struct volume_set_reserve volume_set_reserve;
+    struct volume_query volume_query;
+    struct export_create export_create;
+    struct export_delete export_delete;
+    struct export_query export_query;
+    struct session_query session_query;
+    struct session_drop session_drop;
+    struct event_query event_query;
+    struct job_query job_query;
+};
+
+typedef void api_call_fn(struct api_call *call);
+
+struct api_handler {
+    enum api_command_id id;
+    bool changes;   /* taken while serving only, and noted in the log */
+    bool creates;   /* answers with status 201 */
+    api_call_fn *start; /* reactor 0 */
+    json_t *(*encode)(struct api_call *call); /* server's thread; new; NULL with `result` set */
+};
+
+struct api_call {
+    struct api_server *server;
+    struct node *node;
+    const struct api_handler *handler;
+    struct api_arguments arguments;
+    union api_operation operation;
+    api_call_fn *next;         /* runs when the operation has ended with 0; NULL: finish */
+    uint32_t gather_wanted;    /* enum api_report_flags not asked for yet */
+    struct disk_argument *disks; /* owned */
+    struct volume_name name;   /* whose report the answer is */
+    char pool_name[NAME_BYTES_MAX + 1];
+    uint64_t deadline_ns;      /* of waiting for events */
+    bool waits;                /* counted in node->event_waits */
+    struct api_reports reports;
+    uint32_t dropped;
+    int result; /* 0 or -errno */
+    struct error error;
+
+    /* the server's */
+    struct MHD_Connection *connection;
+    struct message message;
+    struct byte_buffer body;
+    bool body_too_large;
+    bool routed;
+    bool counted;   /* in the server's `running` */
+    bool submitted; /* has travelled to reactor 0 */
+    pid_t peer_pid;
+    uid_t peer_uid;
+};
+
+/* By command; never NULL for a remote one. */
+const struct api_handler *api_handler(enum api_command_id id);
+
+/* Reactor 0: prepare the operation's head; call manager_...() next. `next` as above. */
+void api_call_prepare(struct api_call *call, api_call_fn *next);
+/* Reactor 0: end the call with what `result` and `error` say. Nothing touches it afterwards. */
+void api_call_finish(struct api_call *call);
+/* Reactor 0: end it with an error. */
+void api_call_fail(struct api_call *call, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Reactor 0: collect what gather_wanted says, then finish. */
+void api_call_gather(struct api_call *call);
+
+/* The server's, called by api_call_finish(): any thread. */
+void api_server_resume(struct api_call *call);
+
+void api_reports_free(struct api_reports *reports);
+
+/* ---- encoders: reports to the shapes of api/shapes.c; new objects ---- */
+
+json_t *encode_pool(const struct pool_report *pool, bool with_disks);
+json_t *encode_disk(const struct pool_report *pool, const struct disk_report *disk,
+                    bool with_counters);
+json_t *encode_volume(const struct volume_report *volume, bool with_counters);
+json_t *encode_export(const struct export_report *report);
+json_t *encode_session(const struct session_report *session);
+json_t *encode_job(const struct job_report *job);
+json_t *encode_event(const struct event *event);
+json_t *encode_status(struct api_call *call);
+/* Prometheus text of everything that was gathered. */
+void encode_metrics(struct api_call *call, struct byte_buffer *to);
+
+#endif

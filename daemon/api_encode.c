@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reports of the manager as JSON; the shapes are described in api/shapes.c and held by a test. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/error_body.h"
+#include "base/assert.h"
+#include "base/util.h"
+#include "daemon/api_call_impl.h"
+#include "daemon/report_names.h"
+#include "io/platform.h"
+#include "targets/nbd/server.h"
+
+static void
+set_text(json_t *object, const char *name, const char *text)
+{
+    json_object_set_new(object, name, api_json_text(text));
+}
+
+static void
+set_number(json_t *object, const char *name, uint64_t number)
+{
+    json_object_set_new(object, name, json_integer((json_int_t)MIN(number, (uint64_t)INT64_MAX)));
+}
+
+static void
+set_bool(json_t *object, const char *name, bool value)
+{
+    json_object_set_new(object, name, json_boolean(value));
+}
+
+static void
+set_guid(json_t *object, const char *name, const uint8_t guid[static GUID_BYTES])
+{
+    char text[2 * GUID_BYTES + 5];
+    size_t used = 0;
+    for (size_t i = 0; i < GUID_BYTES; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) {
+            text[used++] = '-';
+        }
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%02x", guid[i]);
+    }
+    set_text(object, name, text);
+}
+
+static void
+set_volume(json_t *object, const char *name, const char *pool, const char *volume)
+{
+    char text[2 * NAME_BYTES_MAX + 2];
+    snprintf(text, sizeof(text), "%s/%s", pool, volume);
+    set_text(object, name, text);
+}
+
+static json_t *
+encode_counters(const char *kind, uint64_t operations, uint64_t bytes, uint64_t errors,
+                uint64_t total_ns)
+{
+    json_t *object = json_object();
+    set_text(object, "kind", kind);
+    set_number(object, "operations", operations);
+    set_number(object, "bytes", bytes);
+    set_number(object, "errors", errors);
+    set_number(object, "total_ns", total_ns);
+    return object;
+}
+
+json_t *
+encode_disk(const struct pool_report *pool, const struct disk_report *disk, bool with_counters)
+{
+    const struct backend_statistics *statistics = &disk->statistics;
+    json_t *object = json_object();
+    ASSERT(object != NULL);
+    set_text(object, "pool", pool->name);
+    set_number(object, "index", disk->index);
+    set_text(object, "disk", disk->spec);
+    set_text(object, "type", disk->type);
+    set_text(object, "state", disk_state_name(disk->state));
+    set_number(object, "tier", disk->tier);
+    set_number(object, "size_bytes", disk->size_bytes);
+    set_number(object, "data_bytes", disk->data_bytes);
+    set_number(object, "allocated_bytes", disk->allocated_bytes);
+    set_number(object, "block_bytes", disk->block_bytes);
+    set_bool(object, "ledger", disk->ledger);
+    set_guid(object, "guid", disk->guid);
+    set_number(object, "in_flight", statistics->in_flight);
+    set_number(object, "overdue", statistics->overdue);
+    if (with_counters) {
+        json_t *list = json_array();
+        for (int kind = 0; kind < BACKEND_IO_KIND_COUNT; kind++) {
+            json_array_append_new(
+                list, encode_counters(disk_operation_name(kind), statistics->operations[kind],
+                                      statistics->bytes[kind], statistics->errors[kind],
+                                      statistics->total_ns[kind]));
+        }
+        json_object_set_new(object, "counters", list);
+    }
+    return object;
+}
+
+json_t *
+encode_pool(const struct pool_report *pool, bool with_disks)
+{
+    json_t *object = json_object();
+    ASSERT(object != NULL);
+    set_text(object, "pool", pool->name);
+    set_text(object, "state", pool_state_name(pool->state));
+    set_text(object, "reason", pool->reason);
+    set_number(object, "size_bytes", pool->size_bytes);
+    set_number(object, "used_bytes", pool->used_bytes);
+    set_number(object, "allocated_bytes", pool->allocated_bytes);
+    set_number(object, "trapped_bytes", pool->trapped_bytes);
+    set_number(object, "provisioned_bytes", pool->provisioned_bytes);
+    set_number(object, "reserved_bytes", pool->reserved_bytes);
+    set_number(object, "metadata_bytes", pool->metadata_bytes);
+    set_number(object, "extent_bytes", pool->extent_bytes);
+    set_number(object, "volume_count", pool->volume_count);
+    set_number(object, "disk_count", pool->disk_count);
+    set_number(object, "commit", pool->commit);
+    set_number(object, "incarnation", pool->incarnation);
+    set_guid(object, "guid", pool->guid);
+    if (with_disks) {
+        json_t *list = json_array();
+        for (uint32_t i = 0; i < pool->disk_count; i++) {
+            json_array_append_new(list, encode_disk(pool, &pool->disks[i], false));
+        }
+        json_object_set_new(object, "disks", list);
+    }
+    return object;
+}
+
+json_t *
+encode_volume(const struct volume_report *volume, bool with_counters)
+{
+    json_t *object = json_object();
+    char tier[8] = "auto";
+    ASSERT(object != NULL);
+    if (volume->tier != VOLUME_TIER_AUTO) {
+        snprintf(tier, sizeof(tier), "%u", (unsigned)volume->tier);
+    }
+    set_volume(object, "volume", volume->info.pool_name, volume->info.name);
+    set_number(object, "size_bytes", volume->info.size_bytes);
+    set_number(object, "mapped_bytes", volume->mapped_bytes);
+    set_number(object, "reserve_bytes", volume->reserve_bytes);
+    set_number(object, "sector_bytes", volume->info.sector_bytes);
+    set_text(object, "tier", tier);
+    set_number(object, "export_count", volume->export_count);
+    set_number(object, "session_count", volume->session_count);
+    set_bool(object, "affected", volume->affected);
+    set_text(object, "problem", volume->problem);
+    set_guid(object, "guid", volume->info.guid);
+    set_number(object, "id", volume->id);
+    set_number(object, "reactor", volume->reactor);
+    json_object_set_new(object, "created", api_json_time(volume->created_realtime_ns));
+    if (with_counters) {
+        json_t *list = json_array();
+        for (int kind = 0; kind < VOLUME_OPERATION_COUNT; kind++) {
+            json_array_append_new(
+                list, encode_counters(volume_operation_name(kind), volume->operations[kind],
+                                      volume->bytes[kind], volume->errors[kind],
+                                      volume->latency_total_ns[kind]));
+        }
+        json_object_set_new(object, "counters", list);
+    }
+    return object;
+}
+
+json_t *
+encode_export(const struct export_report *report)
+{
+    json_t *object = json_object();
+    ASSERT(object != NULL);
+    set_volume(object, "volume", report->volume.pool, report->volume.volume);
+    set_text(object, "protocol", report->record.protocol);
+    set_text(object, "name", report->record.name);
+    set_bool(object, "read_only", report->record.read_only);
+    set_bool(object, "exclusive", report->record.exclusive);
+    set_number(object, "size_bytes", report->size_bytes);
+    set_number(object, "session_count", report->session_count);
+    return object;
+}
+
+json_t *
+encode_session(const struct session_report *session)
+{
+    json_t *object = json_object();
+    ASSERT(object != NULL);
+    set_number(object, "id", session->id);
+    set_volume(object, "volume", session->volume.pool, session->volume.volume);
+    set_text(object, "protocol", session->protocol);
+    set_text(object, "peer", session->peer);
+    set_text(object, "identity", session->identity);
+    set_bool(object, "read_only", session->read_only);
+    set_bool(object, "exclusive", session->exclusive);
+    set_bool(object, "dropping", session->dropping);
+    json_object_set_new(object, "attached", api_json_time(session->attached_realtime_ns));
+    set_number(object, "in_flight", session->in_flight);
+    set_number(object, "reads", session->reads);
+    set_number(object, "writes", session->writes);
+    set_number(object, "read_bytes", session->read_bytes);
+    set_number(object, "written_bytes", session->written_bytes);
+    set_number(object, "reactor", session->reactor);
+    return object;
+}
+
+json_t *
+encode_job(const struct job_report *job)
+{
+    json_t *object = json_object();
+    const char *name = job->finished && job->result < 0 ? strerrorname_np(-job->result) : "";
+    ASSERT(object != NULL);
+    set_number(object, "id", job->id);
+    set_text(object, "kind", job->kind);
+    set_text(object, "subject", job->subject);
+    set_number(object, "percent", job->percent);
+    set_bool(object, "finished", job->finished);
+    set_text(object, "error", name != NULL ? name : "EIO");
+    set_text(object, "text", job->text);
+    json_object_set_new(object, "started", api_json_time(job->started_realtime_ns));
+    json_object_set_new(object, "ended", api_json_time(job->ended_realtime_ns));
+    return object;
+}
+
+json_t *
+encode_event(const struct event *event)
+{
+    json_t *object = json_object();
+    ASSERT(object != NULL);
+    set_number(object, "sequence", event->sequence);
+    json_object_set_new(object, "time", api_json_time(event->realtime_ns));
+    set_text(object, "severity", event_severity_name(event->severity));
+    set_text(object, "name", event->name);
+    set_text(object, "pool", event->pool);
+    set_text(object, "subject", event->subject);
+    set_text(object, "text", event->text);
+    return object;
+}
+
+/* ---- status ---- */
+
+static enum event_severity
+worse(enum event_severity left, enum event_severity right)
+{
+    return left > right ? left : right;
+}
+
+static void
+add_problem(json_t *problems, const char *subject, const char *state, const char *reason)
+{
+    char text[3 * NAME_BYTES_MAX + DISK_SPEC_BYTES_MAX];
+    snprintf(text, sizeof(text), "%s %s%s%s", subject, state, reason[0] != '\0' ? ": " : "",
+             reason);
+    json_array_append_new(problems, api_json_text(text));
+}
+
+/* Collects what is wrong; returns how bad it is as an event_severity. */
+static enum event_severity
+find_problems(const struct api_reports *reports, json_t *problems)
+{
+    enum event_severity worst = EVENT_INFO;
+    char subject[2 * NAME_BYTES_MAX + 16];
+    for (uint32_t i = 0; i < reports->pool_count; i++) {
+        const struct pool_report *pool = &reports->pools[i];
+        if (pool->state != POOL_STATE_ONLINE) {
+            snprintf(subject, sizeof(subject), "pool %s is", pool->name);
+            add_problem(problems, subject, pool_state_name(pool->state), pool->reason);
+            bool serves =
+                pool->state == POOL_STATE_DEGRADED || pool->state == POOL_STATE_OPENING;
+            worst = worse(worst, serves ? EVENT_WARNING : EVENT_CRITICAL);
+        }
+        for (uint32_t disk = 0; disk < pool->disk_count; disk++) {
+            if (pool->disks[disk].state != DISK_STATE_ACTIVE) {
+                snprintf(subject, sizeof(subject), "disk %u of pool %s is",
+                         (unsigned)pool->disks[disk].index, pool->name);
+                add_problem(problems, subject, disk_state_name(pool->disks[disk].state),
+                            pool->disks[disk].spec);
+                worst = worse(worst, EVENT_WARNING);
+            }
+        }
+    }
+    for (uint32_t i = 0; i < reports->volume_count; i++) {
+        const struct volume_report *volume = &reports->volumes[i];
+        if (volume->problem[0] != '\0' || volume->affected) {
+            snprintf(subject, sizeof(subject), "volume %s/%s", volume->info.pool_name,
+                     volume->info.name);
+            add_problem(problems, subject, volume->affected ? "is affected" : "has a problem",
+                        volume->problem);
+            worst = EVENT_CRITICAL;
+        }
+    }
+    return worst;
+}
+
+static json_t *
+encode_listeners(const struct node *node)
+{
+    static const char *const tls_names[] = { [NBD_TLS_OFF] = "off",
+                                             [NBD_TLS_OPTIONAL] = "optional",
+                                             [NBD_TLS_REQUIRED] = "required" };
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < node->nbd_listen_count; i++) {
+        json_t *object = json_object();
+        ASSERT_OP((size_t)node->nbd_tls[i], <, ARRAY_SIZE(tls_names));
+        set_text(object, "protocol", "nbd");
+        set_text(object, "address", nbd_server_bound_address(node->nbd, i));
+        set_text(object, "tls", tls_names[node->nbd_tls[i]]);
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+json_t *
+encode_status(struct api_call *call)
+{
+    static const char *const health_names[] = { "ok", "warning", "critical" };
+    static const char *const state_names[] = { "starting", "serving", "stopping" };
+    struct node *node = call->node;
+    const struct api_reports *reports = &call->reports;
+    uint64_t now_ns = node->platform->ops->monotonic_ns(node->platform);
+    json_t *object = json_object();
+    json_t *problems = json_array();
+    uint64_t running = 0;
+    ASSERT(object != NULL && problems != NULL);
+    enum event_severity worst = find_problems(reports, problems);
+    for (uint32_t i = 0; i < reports->job_count; i++) {
+        running += !reports->jobs[i].finished;
+    }
+    set_text(object, "health", health_names[worst]);
+    json_object_set_new(object, "problems", problems);
+    set_text(object, "state", state_names[atomic_load(&node->state)]);
+    set_text(object, "version", VOLMGR_VERSION);
+    set_text(object, "state_directory", node->state_directory);
+    json_object_set_new(object, "started", api_json_time(node->started_realtime_ns));
+    set_number(object, "uptime_seconds", (now_ns - node->started_monotonic_ns) / NS_PER_S);
+    set_number(object, "process_id", (uint64_t)getpid());
+    set_number(object, "reactor_count", node->reactor_count);
+    set_bool(object, "memory_locked", node->memory_locked);
+    set_number(object, "pool_count", reports->pool_count);
+    set_number(object, "volume_count", reports->volume_count);
+    set_number(object, "export_count", reports->export_count);
+    set_number(object, "session_count", reports->session_count);
+    set_number(object, "jobs_running", running);
+    json_object_set_new(object, "listeners", encode_listeners(node));
+    json_t *pools = json_array();
+    for (uint32_t i = 0; i < reports->pool_count; i++) {
+        json_array_append_new(pools, encode_pool(&reports->pools[i], false));
+    }
+    json_object_set_new(object, "pools", pools);
+    return object;
+}
