@@ -107,6 +107,9 @@ cut_record(struct cut_run *run, uint64_t seed)
     if (result < 0) {
         report("run", world, seed, sim_event_count(world->sim), result);
     }
+    if (world->manager != NULL) {
+        world_kill(world);
+    }
     world_free(world);
     return result;
 }
@@ -146,6 +149,9 @@ cut_check(struct cut_run *run, struct world_replay *replay, uint64_t seed, uint6
     if (ended < 0 && result == 0) {
         report("shutdown after cut", world, seed, n, ended);
         result = ended;
+    }
+    if (world->manager != NULL) {
+        world_kill(world);
     }
     world_free(world);
     return result;
