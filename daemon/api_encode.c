@@ -254,6 +254,21 @@ add_problem(json_t *problems, const char *subject, const char *state, const char
     json_array_append_new(problems, api_json_text(text));
 }
 
+static enum event_severity
+find_space_problem(const struct pool_report *pool, json_t *problems)
+{
+    char subject[NAME_BYTES_MAX + 8];
+    char state[32];
+
+    if (pool->critical_percent == 0 || pool->taken_percent < pool->warning_percent) {
+        return EVENT_INFO;
+    }
+    snprintf(subject, sizeof(subject), "pool %s", pool->name);
+    snprintf(state, sizeof(state), "is %u %% full", pool->taken_percent);
+    add_problem(problems, subject, state, "add disks or delete volumes");
+    return pool->taken_percent >= pool->critical_percent ? EVENT_CRITICAL : EVENT_WARNING;
+}
+
 /* Collects what is wrong; returns how bad it is as an event_severity. */
 static enum event_severity
 find_problems(const struct api_reports *reports, json_t *problems)
@@ -269,6 +284,7 @@ find_problems(const struct api_reports *reports, json_t *problems)
                 pool->state == POOL_STATE_DEGRADED || pool->state == POOL_STATE_OPENING;
             worst = worse(worst, serves ? EVENT_WARNING : EVENT_CRITICAL);
         }
+        worst = worse(worst, find_space_problem(pool, problems));
         for (uint32_t disk = 0; disk < pool->disk_count; disk++) {
             if (pool->disks[disk].state != DISK_STATE_ACTIVE) {
                 snprintf(subject, sizeof(subject), "disk %u of pool %s is",

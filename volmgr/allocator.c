@@ -143,10 +143,10 @@ promised_to_others(const struct pool *pool, const struct volume *volume)
 
     list_for_each(&pool->volumes, link) {
         const struct volume *other = list_entry(link, struct volume, pool_link);
-        if (other == volume || other->record.reserve_bytes == 0) {
+        if (other == volume || other->durable.reserve_bytes == 0) {
             continue;
         }
-        uint64_t wanted = div_round_up(other->record.reserve_bytes, pool->record.extent_bytes);
+        uint64_t wanted = div_round_up(other->durable.reserve_bytes, pool->record.extent_bytes);
         if (wanted > other->extents_owned) {
             promised += wanted - other->extents_owned;
         }
@@ -502,7 +502,7 @@ grant_begin(struct allocator *allocator, struct extent_grant *grant)
     struct allocator_machine *machine = allocator->machine;
     uint64_t available = allocator_available(allocator, grant->volume);
     uint32_t wanted = grant->wanted;
-    uint8_t tier = grant->volume != NULL ? grant->volume->record.tier : VOLUME_TIER_AUTO;
+    uint8_t tier = grant->volume != NULL ? grant->volume->durable.tier : VOLUME_TIER_AUTO;
 
     machine->shed = machine->shed && machine->grant == grant;
     machine->grant = grant;

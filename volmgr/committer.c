@@ -7,7 +7,12 @@
 #include "base/log.h"
 #include "volmgr/core_impl.h"
 
+enum {
+    LEDGER_URGENT_PART = 16, /* a sixteenth of the ring is kept for checkpoints */
+};
+
 static void committer_next(struct committer *committer);
+static void group_hook(struct pass_hook *hook);
 
 void
 committer_init(struct committer *committer, struct pool *pool, uint64_t last_commit)
@@ -22,6 +27,7 @@ committer_free(struct committer *committer)
 {
     ASSERT(!committer->running);
     ASSERT(list_empty(&committer->waiting));
+    ASSERT(!timer_is_armed(&committer->stall_timer));
     byte_buffer_free(&committer->group);
 }
 
@@ -110,23 +116,101 @@ ledger_part_done(struct io_op *op)
     group_part_done(committer, op->result);
 }
 
+/* ---- room in the ledger (C4) ---- */
+
+/* A record is padded to blocks, and the ring's end may be left empty. */
+static uint64_t
+ledger_bytes_needed(uint64_t batch_bytes)
+{
+    return batch_bytes + 4 * LEDGER_RECORD_ALIGNMENT;
+}
+
+static uint64_t
+ledger_bytes_free(const struct pool *pool, bool urgent)
+{
+    uint64_t size = ledger_size_bytes(pool->ledger);
+    uint64_t used = ledger_used_bytes(pool->ledger) + (urgent ? 0 : size / LEDGER_URGENT_PART);
+
+    return used < size ? size - used : 0;
+}
+
+static void
+stall_timer_expired(struct timer *timer)
+{
+    struct committer *committer = container_of(timer, struct committer, stall_timer);
+
+    pool_committed(committer->pool); /* a checkpoint, if none is under way */
+    committer_ledger_released(committer);
+}
+
+static void
+stall(struct committer *committer)
+{
+    struct pool *pool = committer->pool;
+
+    if (!committer->stalled) {
+        committer->stalled = true;
+        event_raise(pool->manager, EVENT_WARNING, pool->name, NULL, "commits-wait",
+                    "the commit ledger is full until the next checkpoint is written; FLUSH waits "
+                    "for it");
+        pool_committed(pool);
+    }
+    timer_arm(pool->manager->control, &committer->stall_timer,
+              reactor_now_ns(pool->manager->control) + NS_PER_S, stall_timer_expired);
+}
+
+/* Move requests from the line to the group, as many as the ledger takes. */
+static void
+take_group(struct committer *committer)
+{
+    struct pool *pool = committer->pool;
+    uint64_t bytes = 0;
+
+    list_for_each_safe(&committer->waiting, link) {
+        struct commit_request *request = list_entry(link, struct commit_request, link);
+        uint64_t more = bytes + request->batch->length_bytes;
+        if (pool->ledger != NULL) {
+            bool too_long = bytes > 0 && more > ledger_size_bytes(pool->ledger) / 8;
+            if (too_long ||
+                ledger_bytes_needed(more) > ledger_bytes_free(pool, request->urgent)) {
+                continue;
+            }
+        }
+        bytes = more;
+        list_remove(link);
+        list_push_back(&committer->in_flight, link);
+    }
+}
+
+void
+committer_ledger_released(struct committer *committer)
+{
+    ASSERT_ON_REACTOR(committer->pool->manager->control);
+    reactor_end_of_pass(committer->pool->manager->control, &committer->hook, group_hook);
+}
+
 static void
 committer_next(struct committer *committer)
 {
     struct pool *pool = committer->pool;
 
     ASSERT_ON_REACTOR(pool->manager->control);
-    if (committer->running || list_empty(&committer->waiting)) {
+    if (committer->running || committer->broken || list_empty(&committer->waiting)) {
         return;
     }
-    ASSERT(!committer->broken);
     ASSERT(list_empty(&committer->in_flight));
+    take_group(committer);
+    if (list_empty(&committer->in_flight)) {
+        stall(committer);
+        return;
+    }
+    committer->stalled = false;
+    timer_disarm(pool->manager->control, &committer->stall_timer);
     committer->running = true;
     committer->commit++;
     committer->groups++;
     committer->status = 0;
     byte_buffer_clear(&committer->group);
-    list_splice_back(&committer->in_flight, &committer->waiting);
     list_for_each(&committer->in_flight, link) {
         const struct commit_request *request = list_entry(link, struct commit_request, link);
         byte_buffer_append(&committer->group, request->batch->data, request->batch->length_bytes);

@@ -14,6 +14,8 @@
  *  C1  Commit n+1 is submitted only after commit n is durable in the store and in every current
  *      ledger copy.
  *  C2  After a failed commit none is tried again: the pool is read-only until the daemon restarts.
+ *  C4  When the ledger has no room for a group, nothing is written: requests wait, but for the
+ *      urgent ones of the checkpoint that will make room, for which a part of the ring is kept.
  *  C3  What a batch says about data was flushed before the request was handed in (P4).
  */
 #ifndef VOLMGR_COMMITTER_IMPL_H
@@ -31,6 +33,7 @@ struct pool;
 struct commit_request {
     struct io_op op; /* 0, -EROFS (C2) or -EIO; done() on the submitting reactor */
     struct byte_buffer *batch;
+    bool urgent;         /* of a checkpoint: may use the last part of the ledger (C4) */
     uint64_t ret_commit; /* the number under which it became durable */
     struct list link;
     struct message message;
@@ -44,6 +47,8 @@ struct committer {
     struct list in_flight;
     bool running;
     bool broken;
+    bool stalled;      /* the ledger is full: C4 */
+    struct timer stall_timer;
     int broken_status;
     struct byte_buffer group;
     uint64_t commit; /* last number given */
@@ -61,6 +66,8 @@ void committer_init(struct committer *committer, struct pool *pool, uint64_t las
 void committer_free(struct committer *committer); /* idle */
 /* Any reactor. */
 void committer_submit(struct pool *pool, struct commit_request *request);
+/* The ledger has been released: go on with what waited for that. Control reactor. */
+void committer_ledger_released(struct committer *committer);
 bool committer_is_idle(const struct committer *committer);
 
 #endif

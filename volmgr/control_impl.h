@@ -23,6 +23,8 @@ enum {
 struct pool *pool_new(struct manager *manager, const char *name);
 /* Not in use by any other reactor; nothing under way; store and backends closed. */
 void pool_free(struct pool *pool);
+/* How much of the space that a volume without a reserve can get has been taken. */
+uint8_t pool_taken_percent(const struct pool *pool);
 struct pool *manager_find_pool(const struct manager *manager, const char *name);
 void pool_set_state(struct pool *pool, enum pool_state state, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -44,6 +44,7 @@ struct shard;
 /* ---- disks ---- */
 
 struct disk {
+    struct manager *manager;
     struct pool *pool;
     struct disk_record record;
     struct backend *backend; /* NULL while missing; constant once shards run */
@@ -61,7 +62,9 @@ struct disk {
     struct machine *label_machine; /* waits for the label to be written */
     bool label_busy;               /* it is being written, whether anybody waits or not */
     uint32_t busy;  /* control's operations in flight on it, whether anybody waits or not */
-    bool orphaned;  /* the pool has let go of it; freed when it is not busy */
+    bool orphaned;  /* the pool has let go of it; closed and freed when it is not busy */
+    struct backend *late_backend; /* to be closed then */
+    struct offload_job late_close;
     int label_status;              /* how that ended */
     char problem[128];             /* why it is missing; empty: it is not */
 };
@@ -118,8 +121,7 @@ struct volume {
     /* Constant after creation, or changed by the control reactor with a message to the owner. */
     struct pool *pool;
     struct shard *shard;
-    /* Name and size: the owner reactor's copy. Reserve and tier: the control reactor's. */
-    struct volume_record record;
+    struct volume_record record;  /* the owner reactor's copy, which follows by message */
     struct volume_record durable; /* control: what the store has */
     struct volume_info *info;     /* any reactor; replaced whole, freed after a round (V2) */
     struct branch_record branch;

@@ -187,6 +187,7 @@ attempt_opened(struct io_op *op)
 void
 disk_probes_open(struct machine *machine, struct disk_probe *probes, uint32_t count)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     const struct manager_options *options = &machine->manager->options;
 
     for (uint32_t i = 0; i < count; i++) {
@@ -227,6 +228,7 @@ attempt_read(struct io_op *op)
 void
 disk_probes_read(struct machine *machine, struct disk_probe *probes, uint32_t count)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     for (uint32_t i = 0; i < count; i++) {
         struct disk_probe *probe = &probes[i];
         if (probe->backend == NULL) {
@@ -266,6 +268,7 @@ backends_close_begin(struct backends_close *close, uint32_t count_max)
 void
 backends_close_run(struct machine *machine, struct backends_close *close)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     if (close->count > 0) {
         machine_offload(machine, &close->job, close_work);
     }
@@ -282,6 +285,7 @@ void
 disk_probes_close(struct machine *machine, struct backends_close *close,
                   struct disk_probe *probes, uint32_t count)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     backends_close_begin(close, count);
     for (uint32_t i = 0; i < count; i++) {
         if (probes[i].backend != NULL) {

@@ -73,12 +73,14 @@ export_add(struct volume *volume, const struct export_record *record)
 void
 export_set_hidden(struct export *export, bool hidden)
 {
+    ASSERT_ON_REACTOR(export->volume->pool->manager->control);
     export->hidden = hidden;
 }
 
 void
 export_remove(struct export *export)
 {
+    ASSERT_ON_REACTOR(export->volume->pool->manager->control);
     struct manager *manager = export->volume->pool->manager;
 
     if (export->active) {
@@ -92,6 +94,7 @@ export_remove(struct export *export)
 void
 export_restore(struct volume *volume, const struct export_record *record)
 {
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
     const struct export *export = export_add(volume, record);
 
     if (!export->active) {
@@ -105,6 +108,7 @@ export_restore(struct volume *volume, const struct export_record *record)
 void
 exports_forget(struct volume *volume)
 {
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
     list_for_each_safe(&volume->exports, link) {
         export_remove(list_entry(link, struct export, volume_link));
     }
@@ -113,6 +117,7 @@ exports_forget(struct volume *volume)
 uint32_t
 volume_export_count(const struct volume *volume)
 {
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
     uint32_t count = 0;
     list_for_each(&volume->exports, link) {
         count++;

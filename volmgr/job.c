@@ -53,6 +53,7 @@ job_start(struct manager *manager, const char *kind, const char *subject)
 void
 job_progress(struct job *job, uint8_t percent)
 {
+    ASSERT_ON_REACTOR(job->manager->control);
     ASSERT_OP(percent, <=, 100u);
     ASSERT(!job->report.finished);
     if (percent > job->report.percent) {
@@ -63,6 +64,7 @@ job_progress(struct job *job, uint8_t percent)
 void
 job_end(struct job *job, int result, const char *text)
 {
+    ASSERT_ON_REACTOR(job->manager->control);
     struct manager *manager = job->manager;
     struct job *oldest_ended = NULL;
     uint32_t ended = 0;

@@ -40,6 +40,7 @@ line_advance(struct pool *pool)
 void
 machine_step_out(struct machine *machine)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT(machine->in_line);
     ASSERT(list_first(&machine->pool->controls, struct control, link) == machine->control);
     list_remove(&machine->control->link);
@@ -50,6 +51,7 @@ machine_step_out(struct machine *machine)
 enum machine_step
 machine_step_in(struct machine *machine)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     struct pool *pool = machine->pool;
     bool is_first = list_empty(&pool->controls);
 
@@ -126,6 +128,7 @@ machine_init(struct machine *machine, const struct machine_ops *ops, struct mana
 void
 machine_start(struct machine *machine)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT_OP(machine->phase, ==, 0u);
     machine_run(machine);
 }
@@ -133,6 +136,7 @@ machine_start(struct machine *machine)
 void
 machine_start_in_line(struct machine *machine, struct pool *pool)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     bool is_first = list_empty(&pool->controls);
 
     ASSERT(machine->pool == NULL);
@@ -147,6 +151,7 @@ machine_start_in_line(struct machine *machine, struct pool *pool)
 void
 machine_leave_line(struct machine *machine, int code, const char *format, ...)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     struct pool *pool = machine->pool;
     char text[ERROR_MESSAGE_SIZE];
     va_list arguments;
@@ -174,6 +179,7 @@ machine_leave_line(struct machine *machine, int code, const char *format, ...)
 void
 machine_abandon(struct machine *machine)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT(machine->failed);
     ASSERT(machine->pool == NULL && !machine->running);
     machine_finish(machine);
@@ -182,6 +188,7 @@ machine_abandon(struct machine *machine)
 void
 machine_arm(struct machine *machine, struct io_op *op, io_op_done_fn *done)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     op->done = done;
     op->reactor_id = reactor_id(machine->manager->control);
     machine->pending++;
@@ -190,6 +197,7 @@ machine_arm(struct machine *machine, struct io_op *op, io_op_done_fn *done)
 void
 machine_completed(struct machine *machine, int status)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT_OP(machine->pending, >, 0u);
     if (status < 0 && machine->status == 0) {
         machine->status = status;
@@ -202,6 +210,7 @@ machine_completed(struct machine *machine, int status)
 enum machine_step
 machine_fail_noted(struct machine *machine)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT(machine->control->error.code < 0);
     ASSERT(!machine->failed);
     machine->failed = true;
@@ -235,6 +244,7 @@ job_done(struct io_op *op)
 void
 machine_offload(struct machine *machine, struct machine_job *job, offload_fn *work)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     job->machine = machine;
     machine_arm(machine, &job->job.op, job_done);
     offload_submit(machine->manager->offload, &job->job, work);
@@ -252,6 +262,7 @@ pause_expired(struct timer *timer)
 void
 machine_pause(struct machine *machine, struct machine_pause *pause, uint64_t delay_ns)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     struct reactor *control = machine->manager->control;
 
     pause->machine = machine;
@@ -321,6 +332,7 @@ round_send(struct round *round, uint32_t index)
 void
 round_all(struct machine *machine, struct round *round, round_visit_fn *visit)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     uint32_t count = machine->manager->options.reactor_count;
 
     round_begin(machine, round, visit, count);
@@ -332,6 +344,7 @@ round_all(struct machine *machine, struct round *round, round_visit_fn *visit)
 void
 round_one(struct machine *machine, struct round *round, uint32_t index, round_visit_fn *visit)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT_OP(index, <, machine->manager->options.reactor_count);
     round_begin(machine, round, visit, 1);
     round_send(round, index);

@@ -175,6 +175,9 @@ struct pool_report {
     uint64_t provisioned_bytes; /* sum of volume sizes */
     uint64_t reserved_bytes;
     uint64_t metadata_bytes;
+    uint8_t taken_percent; /* of what a volume without a reserve can get */
+    uint8_t warning_percent;
+    uint8_t critical_percent;
     uint64_t commit;
     uint64_t incarnation;
     uint32_t volume_count;

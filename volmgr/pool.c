@@ -97,6 +97,7 @@ pool_new(struct manager *manager, const char *name)
 int
 pool_prepare(struct pool *pool, const struct pool_record *record)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT(pool->extents.directory == NULL);
     ASSERT(is_power_of_two(record->extent_bytes));
     pool->record = *record;
@@ -112,6 +113,7 @@ pool_prepare(struct pool *pool, const struct pool_record *record)
 void
 pool_prepare_volumes(struct pool *pool, size_t expected_count)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT(pool->volumes_by_id.buckets == NULL);
     hash_table_init(&pool->volumes_by_id, expected_count);
     hash_table_init(&pool->volumes_by_name, expected_count);
@@ -121,12 +123,14 @@ pool_prepare_volumes(struct pool *pool, size_t expected_count)
 struct disk *
 pool_disk_new(struct pool *pool, const struct disk_record *record)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT_OP(record->index, <, (uint16_t)POOL_DISKS_MAX);
     if (pool->disks[record->index] != NULL) {
         return NULL;
     }
     struct disk *disk = calloc(1, sizeof(*disk));
     ASSERT(disk != NULL);
+    disk->manager = pool->manager;
     disk->pool = pool;
     disk->record = *record;
     list_init(&disk->flush_waiting);
@@ -141,18 +145,45 @@ pool_disk_new(struct pool *pool, const struct disk_record *record)
     return disk;
 }
 
+static void
+disk_free(struct disk *disk)
+{
+    free(disk->slots_used);
+    free(disk);
+}
+
+static int32_t
+late_close_work(struct offload_job *job)
+{
+    backend_close(container_of(job, struct disk, late_close)->late_backend);
+    return 0;
+}
+
+static void
+late_closed(struct io_op *op)
+{
+    struct offload_job *job = container_of(op, struct offload_job, op);
+    disk_free(container_of(job, struct disk, late_close));
+}
+
 void
 disk_release(struct disk *disk)
 {
-    if (disk->orphaned && disk->busy == 0) {
-        free(disk->slots_used);
-        free(disk);
+    if (!disk->orphaned || disk->busy > 0) {
+        return;
     }
+    if (disk->late_backend == NULL) {
+        disk_free(disk);
+        return;
+    }
+    disk->late_close.op.done = late_closed;
+    offload_submit(disk->manager->offload, &disk->late_close, late_close_work);
 }
 
 void
 pool_disk_free(struct pool *pool, struct disk *disk)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT(disk->backend == NULL);
     ASSERT(pool->disks[disk->record.index] == disk);
     pool->disks[disk->record.index] = NULL;
@@ -166,6 +197,7 @@ pool_disk_free(struct pool *pool, struct disk *disk)
 void
 pool_free(struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT(list_empty(&pool->controls) && list_empty(&pool->erasures));
     ASSERT(list_empty(&pool->volumes));
     ASSERT(pool->store == NULL && pool->ledger == NULL && pool->shards == NULL);
@@ -204,6 +236,7 @@ manager_find_pool(const struct manager *manager, const char *name)
 void
 pool_add_volume(struct pool *pool, struct volume *volume)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     const struct volume_record *record = &volume->durable;
 
     hash_table_insert(&pool->volumes_by_id, &volume->by_id, hash_u64(record->id));
@@ -222,6 +255,7 @@ pool_add_volume(struct pool *pool, struct volume *volume)
 void
 pool_remove_volume(struct pool *pool, struct volume *volume)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     hash_table_remove(&pool->volumes_by_id, &volume->by_id);
     hash_table_remove(&pool->volumes_by_branch, &volume->by_branch);
     list_remove(&volume->pool_link);
@@ -245,6 +279,7 @@ volume_release(struct volume *volume)
 struct volume *
 pool_find_volume(const struct pool *pool, const char *name)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint64_t hash = text_hash(name);
 
     for (struct hash_node *node = hash_table_chain(&pool->volumes_by_name, hash); node != NULL;
@@ -261,6 +296,7 @@ pool_find_volume(const struct pool *pool, const char *name)
 struct volume *
 pool_find_volume_by_id(const struct pool *pool, uint64_t id)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint64_t hash = hash_u64(id);
 
     for (struct hash_node *node = hash_table_chain(&pool->volumes_by_id, hash); node != NULL;
@@ -276,6 +312,7 @@ pool_find_volume_by_id(const struct pool *pool, uint64_t id)
 struct volume *
 pool_find_volume_by_branch(const struct pool *pool, uint64_t branch)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint64_t hash = hash_u64(branch);
 
     for (struct hash_node *node = hash_table_chain(&pool->volumes_by_branch, hash); node != NULL;
@@ -312,6 +349,7 @@ pool_set_state(struct pool *pool, enum pool_state state, const char *format, ...
 int
 pool_check_writable(const struct pool *pool, struct error *error)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     switch (pool->state) {
     case POOL_STATE_ONLINE:
     case POOL_STATE_DEGRADED:
@@ -333,6 +371,7 @@ pool_check_writable(const struct pool *pool, struct error *error)
 void
 pool_metadata_failed(struct pool *pool, int status)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     if (pool->state == POOL_STATE_READ_ONLY) {
         return;
     }
@@ -345,6 +384,7 @@ pool_metadata_failed(struct pool *pool, int status)
 void
 pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint32_t copy = 0;
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
@@ -366,11 +406,27 @@ pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
 void
 pool_branch_lost_extent(struct pool *pool, uint64_t branch)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     struct volume *volume = pool_find_volume_by_branch(pool, branch);
     if (volume != NULL) {
         ASSERT_OP(volume->extents_owned, >, 0u);
         volume->extents_owned--;
     }
+}
+
+uint8_t
+pool_taken_percent(const struct pool *pool)
+{
+    const struct allocator *allocator = &pool->allocator;
+    /*
+     * Of what a volume without a reserve can get: metadata and promises to others are not for it.
+     */
+    uint64_t available = allocator_available(allocator, NULL);
+    uint64_t usable = allocator->slots_total -
+                      MIN(allocator->slots_total, allocator_metadata_reserve(allocator) +
+                                                      allocator->metadata_extents);
+
+    return usable == 0 ? 100 : (uint8_t)(100 - MIN(available, usable) * 100 / usable);
 }
 
 void
@@ -382,8 +438,7 @@ pool_space_changed(struct pool *pool)
     if (allocator->slots_total == 0) {
         return;
     }
-    uint64_t used = allocator->slots_total - allocator->slots_free;
-    uint64_t percent = used * 100 / allocator->slots_total;
+    uint8_t percent = pool_taken_percent(pool);
     uint8_t reached = 0;
     if (percent >= pool->record.critical_percent) {
         reached = pool->record.critical_percent;
@@ -395,9 +450,9 @@ pool_space_changed(struct pool *pool)
         bool critical = reached == pool->record.critical_percent;
         event_raise(pool->manager, critical ? EVENT_CRITICAL : EVENT_WARNING, pool->name, NULL,
                     critical ? "pool-space-critical" : "pool-space-warning",
-                    "%llu %% of the pool is allocated, %s are free: add disks or delete volumes",
-                    (unsigned long long)percent,
-                    size_format(allocator->slots_free * pool->record.extent_bytes, free_text));
+                    "%u %% of the pool is taken, %s are free: add disks or delete volumes", percent,
+                    size_format(allocator_available(allocator, NULL) * pool->record.extent_bytes,
+                                free_text));
         pool->threshold_raised = reached;
     } else if (percent + 2 <= pool->threshold_raised) {
         /* Two percent below the threshold before it may be reported again. */
@@ -408,6 +463,7 @@ pool_space_changed(struct pool *pool)
 void
 pool_out_of_space(struct pool *pool, struct volume *volume)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint64_t now_ns = reactor_now_ns(pool->manager->control);
 
     if (pool->full_event_ns != 0 &&

@@ -236,7 +236,11 @@ undo_close(struct pool_addition *addition)
             continue;
         }
         struct disk *disk = added_disk(addition, i);
-        probe->backend = disk->busy > 0 ? NULL : disk->backend;
+        if (disk->busy > 0) {
+            disk->late_backend = disk->backend;
+        } else {
+            probe->backend = disk->backend;
+        }
         disk->backend = NULL;
         pool_disk_free(machine->pool, disk);
     }

@@ -101,6 +101,7 @@ give_back_range(struct pool *pool, uint64_t first_extent, uint64_t count)
 void
 pool_checkpoint_give_back_orphans(struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     const struct extent_table *table = &pool->extents;
 
     if (pool->allocator.metadata_extents == 0) {
@@ -190,6 +191,24 @@ free_slots(struct pool_checkpointing *checkpointing)
     checkpointing->part_count = 0;
 }
 
+/*
+ * Parts for a first try. The size of the database on its device counts logs and slack; what the
+ * pool holds bounds it, too: a record for each extent, an entry for each grain, some for each
+ * volume.
+ */
+static uint32_t
+estimate_parts(const struct pool *pool)
+{
+    const struct allocator *allocator = &pool->allocator;
+    uint64_t extents = allocator->slots_total - allocator->slots_free;
+    uint64_t content_bytes = 256 * KIB + extents * (160 + pool->grains_per_extent * UINT64_C(40)) +
+                             pool->volume_count * 2 * KIB;
+    uint64_t store_bytes = pool->store->ops->size_bytes(pool->store);
+
+    /* checkpoint_part_count() allows for a stream four times as long as the store. */
+    return checkpoint_part_count(MIN(store_bytes, content_bytes / 4), pool->record.extent_bytes);
+}
+
 static enum machine_step
 take_slots(struct pool_checkpointing *checkpointing)
 {
@@ -197,9 +216,7 @@ take_slots(struct pool_checkpointing *checkpointing)
     struct pool *pool = checkpointing->pool;
 
     if (checkpointing->part_count == 0) {
-        uint64_t store_bytes = pool->store->ops->size_bytes(pool->store);
-        checkpointing->part_count =
-            checkpoint_part_count(store_bytes, pool->record.extent_bytes);
+        checkpointing->part_count = estimate_parts(pool);
     }
     if (checkpointing->part_count > PARTS_MAX) {
         return machine_fail(machine, -EFBIG, "the database is too large for a checkpoint");
@@ -301,6 +318,7 @@ record_extents(struct pool_checkpointing *checkpointing)
     checkpointing->recorded = true;
     schema_put_pool(&checkpointing->batch, &pool->record);
     checkpointing->commit.batch = &checkpointing->batch;
+    checkpointing->commit.urgent = true;
     machine_arm(machine, &checkpointing->commit.op, commit_done);
     committer_submit(pool, &checkpointing->commit);
     return machine_wait(machine);
@@ -408,6 +426,7 @@ record(struct pool_checkpointing *checkpointing)
     schema_put_checkpoint(&checkpointing->batch, (uint8_t)checkpointing->slot,
                           &checkpoint_record);
     checkpointing->commit.batch = &checkpointing->batch;
+    checkpointing->commit.urgent = true;
     machine_arm(machine, &checkpointing->commit.op, commit_done);
     committer_submit(pool, &checkpointing->commit);
     return machine_wait(machine);
@@ -432,6 +451,7 @@ release(struct pool_checkpointing *checkpointing)
     uint64_t older = pool->checkpoints[older_slot(pool)].commit;
     if (older > 0) {
         ledger_release(pool->ledger, older); /* KP2 */
+        committer_ledger_released(&pool->committer);
     }
     if (pool->checkpoints_due > 0) {
         pool->checkpoints_due--;
@@ -569,6 +589,7 @@ pool_committed(struct pool *pool)
 void
 pool_checkpoint_now(struct pool *pool, pool_checkpoint_done_fn *done, void *context)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT(done != NULL && pool->ledger != NULL);
     checkpoint_start(pool, done, context);
 }
@@ -576,6 +597,7 @@ pool_checkpoint_now(struct pool *pool, pool_checkpoint_done_fn *done, void *cont
 bool
 pool_checkpoint_cancel(struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     if (pool->checkpointing != NULL) {
         pool->checkpointing->write.cancel = true;
     }

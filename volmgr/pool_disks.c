@@ -18,6 +18,7 @@
 void
 pool_backends_close(struct machine *machine, struct backends_close *close, struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     backends_close_begin(close, pool->disk_count);
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
@@ -25,9 +26,10 @@ pool_backends_close(struct machine *machine, struct backends_close *close, struc
             continue;
         }
         if (disk->busy > 0) {
-            /* Something is in flight on it, perhaps for ever: it stays open until the end. */
-            log_warning("control", "%s: disk %s does not answer and cannot be closed",
+            /* Something is in flight on it, perhaps for ever: see disk_release(). */
+            log_warning("control", "%s: disk %s does not answer and cannot be closed now",
                         pool->name, disk->backend->spec);
+            disk->late_backend = disk->backend;
         } else {
             close->backends[close->count++] = disk->backend;
         }
@@ -63,6 +65,7 @@ label_name_disks(const struct pool *pool, struct label *label)
 void
 pool_label_fill(struct pool *pool, struct disk *disk, bool is_open)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     struct label *label = &disk->label;
     const struct disk_record *record = &disk->record;
 
@@ -141,6 +144,7 @@ void
 pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only, bool is_open,
                   bool wipe)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     struct reactor *control = pool->manager->control;
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
@@ -163,13 +167,15 @@ pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only,
         machine_arm(machine, &disk->label_write.op, label_written);
         label_write(&disk->label_write);
     }
-    timer_arm(control, &pool->label_timer,
-              reactor_now_ns(control) + pool->manager->options.disk_timeout_ns, labels_late);
+    /* A disk that takes long for a label is left out: others wait for this (P9). */
+    uint64_t wait_ns = MIN(pool->manager->options.disk_timeout_ns / 4, 5 * NS_PER_S);
+    timer_arm(control, &pool->label_timer, reactor_now_ns(control) + wait_ns, labels_late);
 }
 
 uint32_t
 pool_labels_good(struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint32_t good = 0;
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
@@ -227,6 +233,7 @@ flush_late(struct backend_io *io)
 void
 pool_disks_flush(struct machine *machine, struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
         if (disk == NULL || disk->backend == NULL) {
@@ -250,6 +257,7 @@ pool_disks_flush(struct machine *machine, struct pool *pool)
 uint32_t
 pool_ledger_copies(const struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint32_t count = 0;
 
     for (uint32_t i = 0; i < pool->disk_count && count < LEDGER_COPIES_MAX; i++) {
@@ -264,6 +272,7 @@ pool_ledger_copies(const struct pool *pool)
 int
 pool_ledger_create(struct pool *pool)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     struct ledger_options options = {
         .incarnation = pool->record.incarnation,
         .late_ns = MIN(pool->manager->options.disk_timeout_ns / 2, 2 * NS_PER_S),

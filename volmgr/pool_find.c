@@ -20,6 +20,7 @@ enum {
 int
 pool_find_begin(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool *pool = opening->pool;
     const struct disk_record *records =
         (const struct disk_record *)(const void *)opening->load.disks.data;
@@ -101,6 +102,7 @@ match_one(struct disk *disk, struct disk_probe *probe)
 void
 pool_find_match(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool *pool = opening->pool;
 
     opening->missing_count = 0;
@@ -172,6 +174,7 @@ pool_find_candidates_work(struct offload_job *job)
 void
 pool_find_look(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     const char *text = (const char *)opening->candidates.data;
 
     ASSERT(opening->found == NULL);
@@ -189,6 +192,7 @@ pool_find_look(struct pool_opening *opening)
 void
 pool_find_recognise(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool *pool = opening->pool;
 
     for (uint32_t i = 0; i < opening->probe_count; i++) {

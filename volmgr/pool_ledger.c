@@ -111,6 +111,7 @@ gap_record(struct ledger_scan *scan, uint64_t commit, const void *batch, size_t 
 enum machine_step
 pool_ledger_scan(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
     struct pool *pool = opening->pool;
 
@@ -162,6 +163,7 @@ refuse_ledger(struct pool_opening *opening, int status, uint32_t equal_phase)
 enum machine_step
 pool_ledger_judge(struct pool_opening *opening, uint32_t apply_phase, uint32_t equal_phase)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
     const struct ledger_scan *scan = &opening->ledger_scan;
     uint64_t commit = opening->load.commit;
@@ -208,6 +210,7 @@ pool_ledger_judge(struct pool_opening *opening, uint32_t apply_phase, uint32_t e
 enum machine_step
 pool_ledger_apply(struct pool_opening *opening, uint32_t apply_phase)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
     struct ledger_gap *gap = &opening->gap;
     uint64_t commit = 0;
@@ -236,6 +239,7 @@ pool_ledger_apply(struct pool_opening *opening, uint32_t apply_phase)
 enum machine_step
 pool_ledger_format(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
 
     if (opening->format_ledger) {

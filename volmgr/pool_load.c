@@ -287,6 +287,7 @@ int
 pool_load_extents(struct pool_opening *opening, const struct byte_buffer *items,
                   struct error *error)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct store_batch_item item;
     size_t position = 0;
 
@@ -396,6 +397,7 @@ mark_affected(struct pool_opening *opening)
 void
 pool_load_checkpoints(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool *pool = opening->pool;
 
     for (uint32_t i = 0; i < ARRAY_SIZE(pool->checkpoints); i++) {
@@ -418,6 +420,7 @@ pool_load_checkpoints(struct pool_opening *opening)
 int
 pool_load_volumes(struct pool_opening *opening, struct error *error)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool *pool = opening->pool;
     struct pool_load *load = &opening->load;
     const struct volume_record *volumes =

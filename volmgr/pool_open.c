@@ -55,6 +55,7 @@
     X(REMOVE_JOURNALS)                                                                             \
     X(SERVE)                                                                                       \
     X(SUCCEED)                                                                                     \
+    X(UNDO_SETTLE)                                                                                 \
     X(UNDO)                                                                                        \
     X(UNDO_STORE)                                                                                  \
     X(UNDO_CLOSE)                                                                                  \
@@ -432,6 +433,27 @@ rejoin_checkpoint(struct pool_opening *opening)
     return machine_wait(machine);
 }
 
+/*
+ * Nothing of the allocator or committer is under way, nor on its way to them. If not: look again at
+ * `phase`, behind a pause.
+ */
+static bool
+is_settled(struct pool_opening *opening, uint32_t phase)
+{
+    const struct pool *pool = opening->pool;
+
+    if (opening->looked && (pool->allocator.machine == NULL ||
+                            (allocator_is_idle(&pool->allocator) &&
+                             committer_is_idle(&pool->committer)))) {
+        opening->looked = false;
+        return true;
+    }
+    opening->looked = true; /* messages to ourselves have arrived by the next time */
+    machine_goto(&opening->machine, phase);
+    machine_pause(&opening->machine, &opening->pause, CONTROL_POLL_NS);
+    return false;
+}
+
 static enum machine_step
 rejoin_settle(struct pool_opening *opening)
 {
@@ -441,9 +463,7 @@ rejoin_settle(struct pool_opening *opening)
     if (machine->status < 0) {
         return machine_goto(machine, OPEN_WRITE_LABELS);
     }
-    if (!allocator_is_idle(&pool->allocator) || !committer_is_idle(&pool->committer)) {
-        machine_goto(machine, OPEN_REJOIN_SETTLE);
-        machine_pause(machine, &opening->pause, CONTROL_POLL_NS);
+    if (!is_settled(opening, OPEN_REJOIN_SETTLE)) {
         return machine_wait(machine);
     }
     opening->format_ledger = true;
@@ -684,6 +704,8 @@ undo_phase(struct pool_opening *opening, enum pool_open_phase phase)
     struct machine *machine = &opening->machine;
 
     switch (phase) {
+    case OPEN_UNDO_SETTLE:
+        return is_settled(opening, OPEN_UNDO_SETTLE) ? MACHINE_NEXT : machine_wait(machine);
     case OPEN_UNDO:
         return undo(opening);
     case OPEN_UNDO_STORE:
@@ -738,7 +760,7 @@ opening_phase(struct machine *machine, uint32_t phase)
     if (phase >= OPEN_FLUSH_DISKS && phase <= OPEN_PAGES_COMMITTED) {
         return replay_phase(opening, phase);
     }
-    if (phase >= OPEN_UNDO) {
+    if (phase >= OPEN_UNDO_SETTLE) {
         return undo_phase(opening, phase);
     }
     switch ((enum pool_open_phase)phase) {
@@ -814,7 +836,7 @@ static const struct machine_ops POOL_OPEN_OPS = {
     .name = "pool open",
     .phase_names = PHASE_NAMES,
     .phase_count = OPEN_PHASE_COUNT,
-    .failed_phase = OPEN_UNDO,
+    .failed_phase = OPEN_UNDO_SETTLE,
     .phase = opening_phase,
     .release = opening_release,
 };

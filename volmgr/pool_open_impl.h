@@ -59,6 +59,7 @@ struct pool_opening {
     uint32_t probe_count;
     uint64_t locked_until_ns; /* how long a locked disk is waited for; 0: none is */
     struct machine_pause pause;
+    bool looked; /* whether all is settled, once */
     struct byte_buffer candidates; /* texts of disks that may be the missing ones */
     struct disk_probe *found;      /* the same, opened to look */
     uint32_t found_count;

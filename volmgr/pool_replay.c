@@ -61,6 +61,7 @@ MACHINE_DONE(replay_committed, struct pool_opening, commit.op)
 struct pool_replay *
 pool_replay_new(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool_replay *replay = calloc(1, sizeof(*replay));
 
     ASSERT(replay != NULL);
@@ -181,6 +182,7 @@ compare_records(const void *left, const void *right)
 void
 pool_replay_sort(struct pool_replay *replay)
 {
+    ASSERT_ON_REACTOR(replay->opening->machine.manager->control);
     const struct pool *pool = replay->opening->pool;
     struct journal_record *records = (struct journal_record *)(void *)replay->records.data;
     size_t count = replay->records.length_bytes / sizeof(*records);
@@ -249,6 +251,7 @@ fetch_page(struct pool_replay *replay, struct replay_page *page)
 enum machine_step
 pool_replay_fetch(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct pool_replay *replay = opening->replay;
     size_t count = replay->records.length_bytes / sizeof(struct journal_record);
 
@@ -484,6 +487,7 @@ put_position(struct pool_replay *replay, uint32_t at)
 enum machine_step
 pool_replay_commit(struct pool_opening *opening)
 {
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
     struct pool_replay *replay = opening->replay;
     const struct extent_table *table = &opening->pool->extents;
@@ -513,6 +517,7 @@ pool_replay_commit(struct pool_opening *opening)
 void
 pool_replay_report(const struct pool_replay *replay)
 {
+    ASSERT_ON_REACTOR(replay->opening->machine.manager->control);
     struct pool *pool = replay->opening->pool;
 
     if (replay->ring_lost) {

@@ -32,6 +32,7 @@ shards_create_work(struct offload_job *job)
 void
 pool_shards_create(struct machine *machine, struct shards_create *create, struct pool *pool)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     struct manager *manager = pool->manager;
     struct platform *platform = manager->options.platform;
 
@@ -104,6 +105,7 @@ place_extent(struct pool *pool, struct extent *extent, uint64_t *orphans,
 void
 pool_place_extents(struct pool *pool, struct byte_buffer *ret_unused)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     const struct extent_table *table = &pool->extents;
     uint64_t orphans = 0;
 
@@ -147,6 +149,7 @@ serve_visit(struct round_stop *stop)
 void
 pool_serve(struct machine *machine, struct round *round, struct pool *pool)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT(pool->shards != NULL);
     round->context = pool;
     round_all(machine, round, serve_visit);
@@ -157,6 +160,7 @@ pool_serve(struct machine *machine, struct round *round, struct pool *pool)
 struct volume_info *
 volume_publish_info(struct volume *volume)
 {
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
     const struct volume_record *record = &volume->durable;
     struct volume_info *info = calloc(1, sizeof(*info));
 

@@ -93,6 +93,7 @@ int
 pool_lay_out_disk(struct pool *pool, struct disk_probe *probe, bool with_ledger,
                   struct error *error)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     struct label label = { 0 };
     uint64_t size_bytes = backend_size_bytes(probe->backend);
     char size_text[SIZE_TEXT_SIZE];
@@ -131,6 +132,7 @@ void
 disk_probes_read_back(struct machine *machine, struct pool *pool, struct disk_probe *probes,
                       uint32_t count)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     for (uint32_t i = 0; i < count; i++) {
         ASSERT(probes[i].backend == NULL);
         probes[i].backend = pool_disk(pool, probes[i].index)->backend; /* lent until verified */
@@ -142,6 +144,7 @@ int
 disk_probes_verify(struct pool *pool, struct disk_probe *probes, uint32_t count,
                    struct error *error)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     int result = 0;
 
     for (uint32_t i = 0; i < count; i++) {

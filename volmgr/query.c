@@ -265,6 +265,9 @@ pool_report_fill(const struct pool *pool, struct pool_report *report)
     report->state = pool->state;
     snprintf(report->reason, sizeof(report->reason), "%s", pool->reason);
     report->extent_bytes = pool->record.extent_bytes;
+    report->taken_percent = pool_taken_percent(pool);
+    report->warning_percent = pool->record.warning_percent;
+    report->critical_percent = pool->record.critical_percent;
     report->commit = pool->committer.commit;
     report->incarnation = pool->record.incarnation;
     report->disks = calloc(MAX(pool->disk_count, 1u), sizeof(*report->disks));

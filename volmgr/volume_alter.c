@@ -292,8 +292,7 @@ publish_visit(struct round_stop *stop)
     struct volume *volume = alteration->volume;
 
     if (volume->shard->index == stop->index) {
-        volume->record.size_bytes = alteration->record.size_bytes;
-        memcpy(volume->record.name, alteration->record.name, sizeof(volume->record.name));
+        volume->record = alteration->record;
         if (alteration->resized) {
             volume_sessions_notify(volume, VOLUME_SESSION_RESIZED);
         }
@@ -314,7 +313,6 @@ publish(struct volume_alteration *alteration)
     }
     hash_table_remove(&pool->volumes_by_name, &volume->by_name);
     volume->durable = alteration->record;
-    volume->record.reserve_bytes = alteration->record.reserve_bytes;
     hash_table_insert(&pool->volumes_by_name, &volume->by_name, text_hash(volume->durable.name));
     if (volume->durable.reserve_bytes > 0) {
         pool->allocator.has_reserves = true;
@@ -393,6 +391,7 @@ alteration_new(struct manager *manager, struct control *control, const struct vo
 void
 manager_volume_resize(struct manager *manager, struct volume_resize *resize)
 {
+    ASSERT_ON_REACTOR(manager->control);
     struct volume_alteration *alteration =
         alteration_new(manager, &resize->control, &resize->name);
 
@@ -403,6 +402,7 @@ manager_volume_resize(struct manager *manager, struct volume_resize *resize)
 void
 manager_volume_rename(struct manager *manager, struct volume_rename *rename)
 {
+    ASSERT_ON_REACTOR(manager->control);
     struct volume_alteration *alteration =
         alteration_new(manager, &rename->control, &rename->name);
 
@@ -413,6 +413,7 @@ manager_volume_rename(struct manager *manager, struct volume_rename *rename)
 void
 manager_volume_set_reserve(struct manager *manager, struct volume_set_reserve *set)
 {
+    ASSERT_ON_REACTOR(manager->control);
     struct volume_alteration *alteration = alteration_new(manager, &set->control, &set->name);
 
     alteration->reserve = set;

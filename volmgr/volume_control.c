@@ -48,6 +48,7 @@ volume_path(const struct volume *volume, char text[static VOLUME_PATH_SIZE])
 struct volume *
 machine_find_volume(struct machine *machine, struct pool *pool, const char *name)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     if (pool_check_writable(pool, &machine->control->error) < 0) {
         machine_fail_noted(machine);
         return NULL;
@@ -66,6 +67,7 @@ machine_find_volume(struct machine *machine, struct pool *pool, const char *name
 void
 machine_start_for_volume(struct machine *machine, const struct volume_name *name)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     struct pool *pool = manager_find_pool(machine->manager, name->pool);
 
     if (machine->manager->stopping || pool == NULL) {
@@ -86,6 +88,7 @@ int
 pool_check_reserve(const struct pool *pool, const struct volume *volume, uint64_t reserve_bytes,
                    struct error *error)
 {
+    ASSERT_ON_REACTOR(pool->manager->control);
     uint64_t extent_bytes = pool->record.extent_bytes;
     uint64_t wanted = div_round_up(reserve_bytes, extent_bytes);
     uint64_t has = volume != NULL ? volume->extents_owned : 0;

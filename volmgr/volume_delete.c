@@ -118,7 +118,6 @@ disappear(struct volume_deletion *deletion)
     ASSERT_OP(pool->volume_count, >, 0u);
     pool->volume_count--;
     volume->durable = deletion->record;
-    volume->record.reserve_bytes = 0;
     volume_erase(volume);
     return machine_goto(machine, DELETE_END);
 }

@@ -397,6 +397,7 @@ static const struct machine_ops VOLUME_ERASE_OPS = {
 void
 volume_erase(struct volume *volume)
 {
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
     struct volume_erasure *erasure = calloc(1, sizeof(*erasure));
     struct pool *pool = volume->pool;
     char path[VOLUME_PATH_SIZE];

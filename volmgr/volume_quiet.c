@@ -54,6 +54,7 @@ void
 volume_make_quiet(struct machine *machine, struct volume_quiet *quiet, struct volume *volume,
                   bool stop_serving)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     ASSERT(!quiet->begun && !volume->altering);
     quiet->begun = true;
     quiet->volume = volume;
@@ -67,6 +68,7 @@ volume_make_quiet(struct machine *machine, struct volume_quiet *quiet, struct vo
 enum machine_step
 volume_quiet_step_in(struct machine *machine, struct volume_quiet *quiet)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     if (machine->pool->stopping) {
         /* The pool is closing and waits for us: out of its way, the volume is closed anyhow. */
         quiet->closed = false;
@@ -99,6 +101,7 @@ reopen_visit(struct round_stop *stop)
 void
 volume_reopen(struct machine *machine, struct volume_quiet *quiet)
 {
+    ASSERT_ON_REACTOR(machine->manager->control);
     if (quiet->closed) {
         round_one(machine, &quiet->round, quiet->volume->shard->index, reopen_visit);
     }

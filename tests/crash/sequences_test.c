@@ -242,6 +242,28 @@ a_hung_discard_does_not_stop_allocation(void **state)
     world_end(world);
 }
 
+/* More commits than the ring has room for: checkpoints let it go round. */
+static void
+the_commit_ledger_goes_round(void **state)
+{
+    (void)state;
+    struct world_options options = options_small();
+    struct world *world = world_start(&options);
+    struct sim_cut cut = { .mode = SIM_CUT_LOSE_ALL };
+
+    for (uint64_t i = 0; i < 3000; i++) {
+        assert_int_equal(world_do(world, 0, i % 3 == 2 ? VOLUME_DISCARD : VOLUME_WRITE,
+                                  64 * KIB * (i % 60), 4 * KIB, 0),
+                         0);
+        assert_int_equal(world_do(world, 0, VOLUME_FLUSH, 0, 0, 0), 0);
+    }
+    world_power_cut(world, &cut);
+    assert_int_equal(world_boot(world), 0);
+    assert_int_equal(world_attach(world), 0);
+    assert_int_equal(world_verify_recovered(world), 0);
+    clean_end(world);
+}
+
 /* Grains come back with the next commit: until then the pool is not full (P7). */
 static void
 discarded_space_is_there_for_the_next_write(void **state)
@@ -324,6 +346,7 @@ main(void)
         cmocka_unit_test(a_fenced_volume_leaves_the_ring_to_others),
         cmocka_unit_test(a_hung_ledger_disk_does_not_stop_other_flushes),
         cmocka_unit_test(a_hung_discard_does_not_stop_allocation),
+        cmocka_unit_test(the_commit_ledger_goes_round),
         cmocka_unit_test(discarded_space_is_there_for_the_next_write),
         cmocka_unit_test(the_map_cache_keeps_its_bound),
         cmocka_unit_test(a_hung_write_never_shows_over_newer_data),

@@ -755,7 +755,6 @@ class Life(unittest.TestCase):
         nobody = 65534
         scratch = tempfile.mkdtemp(prefix="volmgr-test-", dir="/dev/shm")
         self.addCleanup(shutil.rmtree, scratch, ignore_errors=True)
-        self.addCleanup(shutil.rmtree, f"/dev/shm/volmgr-{nobody}", ignore_errors=True)
         os.chown(scratch, nobody, nobody)
         path = os.path.join(scratch, "volmgrd.conf")
         with open(path, "w", encoding="utf-8") as file:
@@ -781,12 +780,16 @@ class Life(unittest.TestCase):
         with open(DAEMON, "rb") as file:
             # The sanitizers' mlock() does nothing and says that it is done.
             locks = re.search(b"__[at]san_init", file.read()) is None
+        volatile = "/dev/shm/volmgr-65534"
+        self.addCleanup(lambda: [shutil.rmtree(path) for path in
+                                 set(glob.glob(volatile + "/*")) - before])
+        before = set(glob.glob(volatile + "/*"))
         scratch, process = self.unprivileged("auto")
         self.assertEqual(process.stdout.readline(), "ready\n")
         status = json.loads(subprocess.run(
             [VOLCTL, "-s", scratch + "/state/volmgrd.sock", "--json", "status"],
             capture_output=True, check=True).stdout)
-        self.assertEqual(len(os.listdir("/dev/shm/volmgr-65534")), 1)
+        self.assertEqual(len(set(glob.glob(volatile + "/*")) - before), 1)
         process.terminate()
         self.assertEqual(process.wait(20), 0)
         if locks:

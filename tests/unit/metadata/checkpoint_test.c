@@ -440,16 +440,14 @@ a_whole_frame_in_the_wrong_place(void **state)
     uint32_t batch_bytes;
     store_image(bench, &image);
     assert_int_equal(bench_write(bench, PARTS), 0);
-    uint64_t from = find_frame(bench, 0, 1, &batch_bytes);
     uint64_t to = find_frame(bench, 0, 2, &batch_bytes);
-    batch_bytes = (uint32_t)align_up(64 + batch_bytes, 4096);
-    uint8_t *memory = aligned_alloc(4096, batch_bytes);
-    assert_int_equal(harness_transfer(bench->harness, bench->disks[0], BACKEND_READ, from, memory,
-                                      batch_bytes),
-                     0);
-    assert_int_equal(harness_transfer(bench->harness, bench->disks[0], BACKEND_WRITE, to, memory,
-                                      batch_bytes),
-                     0);
+    uint64_t from = find_frame(bench, 0, 0, &batch_bytes);
+    uint64_t length = align_up(64 + batch_bytes, 4096);
+    uint8_t *memory = aligned_alloc(4096, length);
+    assert_int_equal(
+        harness_transfer(bench->harness, bench->disks[0], BACKEND_READ, from, memory, length), 0);
+    assert_int_equal(
+        harness_transfer(bench->harness, bench->disks[0], BACKEND_WRITE, to, memory, length), 0);
     free(memory);
     assert_int_equal(bench_read(bench, 40), 0); /* the other disk has the right one */
     assert_true(bench->read.ret_damaged_pieces > 0);

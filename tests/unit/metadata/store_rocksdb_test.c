@@ -504,6 +504,82 @@ child_fills_its_device(const char *directory)
     return harness_stop(&state) == 0 ? 0 : 16;
 }
 
+/* A child that commits, tells what is acknowledged, and is killed at any moment. */
+static int
+child_commits(const char *directory)
+{
+    void *state;
+    struct store *store;
+    struct error error = { 0 };
+    struct store_rocksdb_options options = {
+        .directory = directory, .create = true, .cache_bytes = MIB, .merge = schema_merge,
+    };
+    if (harness_start(&state) != 0 || store_rocksdb_open(&options, &store, &error) != 0) {
+        return 10;
+    }
+    rmdir(((struct harness *)state)->directory); /* not needed, and we do not end by ourselves */
+    for (uint64_t n = 1;; n++) {
+        struct byte_buffer batch = BYTE_BUFFER_INIT;
+        schema_put_commit(&batch, n);
+        for (uint32_t family = 1; family < STORE_FAMILY_COUNT; family++) {
+            store_batch_put(&batch, (enum store_family)family, &n, sizeof(n), &n, sizeof(n));
+        }
+        if (harness_commit(state, store, &batch, n % 3 == 0) != 0
+            || write(STDOUT_FILENO, &n, sizeof(n)) != sizeof(n)) {
+            return 11;
+        }
+    }
+}
+
+static void
+a_killed_process_loses_nothing_acknowledged(void **state)
+{
+    struct harness *harness = *state;
+    for (uint32_t round = 0; round < 4; round++) {
+        char name[16];
+        int pipes[2];
+        uint64_t acknowledged = 0;
+        snprintf(name, sizeof(name), "kill-%u", round);
+        const char *directory = harness_path(harness, name);
+        assert_int_equal(pipe(pipes), 0);
+        fflush(NULL);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            dup2(pipes[1], STDOUT_FILENO);
+            execl("/proc/self/exe", "store_rocksdb_test", "--commit", directory, (char *)NULL);
+            _exit(9);
+        }
+        close(pipes[1]);
+        while (acknowledged < 20 + 111 * round
+               && read(pipes[0], &acknowledged, sizeof(acknowledged)) > 0) {
+        }
+        kill(child, SIGKILL);
+        while (read(pipes[0], &acknowledged, sizeof(acknowledged)) > 0) {
+        }
+        close(pipes[0]);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        assert_true(acknowledged >= 20);
+
+        struct store *store;
+        struct byte_buffer value = BYTE_BUFFER_INIT;
+        uint64_t commit = 0;
+        assert_int_equal(harness_store_open(harness, name, false, false, &store), 0);
+        assert_int_equal(harness_get(harness, store, STORE_FAMILY_SYSTEM, "C", 1, &value), 0);
+        assert_int_equal(schema_get_commit(value.data, value.length_bytes, &commit), 0);
+        assert_in_range(commit, acknowledged, acknowledged + 1);
+        for (uint64_t n = 1; n <= commit + 1; n++) { /* M1: in all families, or in none */
+            for (uint32_t family = 1; family < STORE_FAMILY_COUNT; family++) {
+                assert_int_equal(harness_get(harness, store, (enum store_family)family, &n,
+                                             sizeof(n), &value),
+                                 n <= commit ? 0 : -ENOENT);
+            }
+        }
+        byte_buffer_free(&value);
+        store->ops->close(store);
+    }
+}
+
 static void
 a_full_device_loses_nothing_acknowledged(void **state)
 {
@@ -650,6 +726,9 @@ main(int argc, char **argv)
         signal(SIGXFSZ, SIG_IGN);
         return child_fills_its_device(argv[2]);
     }
+    if (argc == 3 && strcmp(argv[1], "--commit") == 0) {
+        return child_commits(argv[2]);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_and_creating),
         cmocka_unit_test(floor_and_merge_equal_a_model),
@@ -658,6 +737,7 @@ main(int argc, char **argv)
         cmocka_unit_test(a_snapshot_takes_its_place_in_the_order_of_commits),
         cmocka_unit_test(a_failed_commit_breaks_the_store),
         cmocka_unit_test(a_delta_that_does_not_fold_is_damage),
+        cmocka_unit_test(a_killed_process_loses_nothing_acknowledged),
         cmocka_unit_test(a_full_device_loses_nothing_acknowledged),
         cmocka_unit_test(read_only_changes_nothing),
         cmocka_unit_test(the_ballast_is_given_back_and_taken_again),

@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/util.h"
+#include "metadata/check.h"
 #include "metadata/label.h"
 #include "tests/sim/sim_impl.h"
 
@@ -101,7 +102,8 @@ run_on(struct bench *bench, struct reactor *reactor, void (*function)(void *argu
     sim_process_enter(bench->sim);
     reactor_send(reactor, &call.message, call_deliver);
     sim_process_leave(bench->sim);
-    ASSERT(bench_wait(bench, &call.done) == 0);
+    int result = bench_wait(bench, &call.done);
+    ASSERT(result == 0 || result == -ECANCELED);
 }
 
 /* ---- control operations ---- */
@@ -142,6 +144,17 @@ operation_prepare(struct control *control, bool *done)
     UNREACHABLE();
 }
 
+/* The process is gone before it completed. */
+static void
+operation_forget(struct control *control)
+{
+    for (uint32_t i = 0; i < ARRAY_SIZE(pending_operations); i++) {
+        if (pending_operations[i].control == control) {
+            pending_operations[i].control = NULL;
+        }
+    }
+}
+
 #define BENCH_OPERATION(name)                                                                      \
     struct name##_call {                                                                           \
         struct bench *bench;                                                                       \
@@ -163,6 +176,10 @@ operation_prepare(struct control *control, bool *done)
         bool done = false;                                                                         \
         bench_##name##_start(bench, operation, &done);                                             \
         int result = bench_wait(bench, &done);                                                     \
+        if (result == -ECANCELED) {                                                                \
+            operation_forget(&operation->control);                                                 \
+            return result;                                                                         \
+        }                                                                                          \
         ASSERT(result == 0);                                                                       \
         bench->error = operation->control.error;                                                   \
         return operation->control.op.result;                                                       \
@@ -170,16 +187,6 @@ operation_prepare(struct control *control, bool *done)
 
 BENCH_OPERATIONS(BENCH_OPERATION)
 
-/* The process is gone before it completed. */
-static void
-operation_forget(struct control *control)
-{
-    for (uint32_t i = 0; i < ARRAY_SIZE(pending_operations); i++) {
-        if (pending_operations[i].control == control) {
-            pending_operations[i].control = NULL;
-        }
-    }
-}
 
 /* ---- life ---- */
 
@@ -261,6 +268,7 @@ process_create(struct bench *bench)
     options.store_context = bench;
     options.journal_bytes = bench->journal_bytes;
     options.accept_loss = bench->accept_loss;
+    options.host_guid[0] = bench->host;
     int result = manager_create(&options, &bench->manager, &error);
     ASSERT(result == 0);
 }
@@ -308,6 +316,81 @@ bench_lose_volatile_memory(struct bench *bench)
     }
 }
 
+/* ---- the checker ---- */
+
+struct check_call {
+    struct message message;
+    struct metadata_check check;
+    const char *pool;
+    uint32_t findings;
+    bool done;
+};
+
+static void
+check_finding(struct metadata_check *check, const struct check_finding *finding)
+{
+    struct check_call *call = container_of(check, struct check_call, check);
+
+    call->findings++;
+    print_message("%s: %s: %s\n", call->pool, check_code_name(finding->code), finding->text);
+}
+
+static void
+check_done(struct io_op *op)
+{
+    struct metadata_check *check = container_of(op, struct metadata_check, op);
+    container_of(check, struct check_call, check)->done = true;
+}
+
+static void
+check_begin(struct message *message)
+{
+    struct check_call *call = container_of(message, struct check_call, message);
+    call->check.op.done = check_done;
+    metadata_check(&call->check);
+}
+
+static uint32_t
+check_database(struct bench *bench, const char *pool)
+{
+    struct check_call call = { .pool = pool, .check = { .finding = check_finding } };
+    struct reactor_options options = { .id = 0, .cpu = -1 };
+    struct reactor *reactor = NULL;
+
+    sim_process_enter(bench->sim);
+    int result = store_sim_open(bench->sim, pool, false, schema_merge, &call.check.store, NULL);
+    if (result == 0) {
+        ASSERT(reactor_create(sim_platform(bench->sim), &options, &reactor, NULL) == 0);
+        reactor_send(reactor, &call.message, check_begin);
+    }
+    sim_process_leave(bench->sim);
+    if (result < 0) {
+        return 0; /* damaged or lost by the test */
+    }
+    ASSERT(bench_wait(bench, &call.done) == 0);
+    ASSERT(call.check.op.result == 0);
+    sim_process_enter(bench->sim);
+    call.check.store->ops->close(call.check.store);
+    reactor_destroy(reactor);
+    sim_process_leave(bench->sim);
+    return call.findings;
+}
+
+uint32_t
+bench_check_databases(struct bench *bench)
+{
+    uint32_t findings = 0;
+
+    ASSERT(bench->manager == NULL);
+    for (uint32_t i = 0; i < BENCH_POOLS_MAX; i++) {
+        const char *name = bench->pool_names[i];
+        if (name != NULL && sim_store_exists(bench->sim, name)) {
+            findings += check_database(bench, name);
+        }
+    }
+    return findings;
+}
+
 static void
 process_is_gone(struct bench *bench)
 {
@@ -334,6 +417,7 @@ bench_shutdown(struct bench *bench)
     sim_process_leave(bench->sim);
     process_is_gone(bench);
     ASSERT_OP(sim_process_blocks(bench->sim), ==, bench->results_kept);
+    ASSERT(bench->made_up || bench_check_databases(bench) == 0);
     return call.shutdown.control.op.result;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A manager on a simulated machine, for tests of its control plane. Each bench_*() call of a
- * control operation runs the simulator until it has completed and returns its result.
+ * control operation runs the simulator until it has completed and returns its result; -ECANCELED
+ * when sim_stop_at() struck: then the process must be killed.
  */
 #ifndef TESTS_UNIT_VOLMGR_HARNESS_H
 #define TESTS_UNIT_VOLMGR_HARNESS_H
@@ -27,6 +28,8 @@ struct bench {
     struct sim *sim;
     uint32_t reactor_count;
     bool accept_loss;
+    uint8_t host; /* which host this is */
+    bool made_up; /* the database was not written by the manager: not checked */
     uint64_t journal_bytes;
     const char *pool_names[BENCH_POOLS_MAX]; /* whose stores are looked for at the start */
     const char *candidates[8];               /* what the search for moved disks offers */
@@ -72,7 +75,9 @@ int bench_boot(struct bench *bench);
 int bench_boot_until_stopped(struct bench *bench);
 /* What lives on tmpfs is lost although the machine was not booted. No process. */
 void bench_lose_volatile_memory(struct bench *bench);
-/* Clean; checks that nothing is left of the process. */
+/* No process: what the checker finds wrong in the databases, each printed. */
+uint32_t bench_check_databases(struct bench *bench);
+/* Clean; nothing is left of the process, and the checker finds nothing wrong: asserted. */
 int bench_shutdown(struct bench *bench);
 void bench_kill(struct bench *bench);
 void bench_power_cut(struct bench *bench, enum sim_cut_mode mode);

@@ -340,6 +340,171 @@ another_pools_disk_is_not_taken(void **state)
     bench_free(bench);
 }
 
+static void
+hang(struct bench *bench, const char *path, uint32_t kinds)
+{
+    struct sim_fault fault = { .action = SIM_FAULT_HANG, .kinds = kinds };
+    sim_disk_add_fault(sim_disk_find(bench->sim, path), &fault);
+}
+
+static void
+let_go(struct bench *bench, const char *path)
+{
+    sim_disk_clear_faults(sim_disk_find(bench->sim, path));
+    sim_disk_release(sim_disk_find(bench->sim, path));
+    bench_pass_time(bench, 1);
+}
+
+/* P9: the pool with the disk comes up without it, another pool does not wait. */
+static void
+a_disk_that_hangs_at_the_start_stops_nobody(void **state)
+{
+    struct bench *bench = bench_with_disks(2, 3);
+    static const char *const third[] = { "/d/2", NULL };
+
+    (void)state;
+    bench->pool_names[1] = "q";
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    assert_int_equal(bench_make_pool(bench, "q", third, false), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    hang(bench, "/d/1", 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "q"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_OPENING);
+    assert_int_equal(bench_make_volume(bench, "q/v", 1 * MIB), 0);
+    bench_pass_time(bench, 60);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_DEGRADED);
+    assert_int_equal(bench_make_volume(bench, "p/v", 1 * MIB), 0);
+    let_go(bench, "/d/1");
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* P9: a ledger disk that does not answer is left out; labels are not waited for. */
+static void
+a_disk_that_hangs_stops_no_control_operation(void **state)
+{
+    struct bench *bench = bench_with_disks(2, 3);
+    struct disk_argument disk = { .spec = "/d/2" };
+    struct pool_add add = { .name = "p", .disk_count = 1, .disks = &disk };
+
+    (void)state;
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    assert_int_equal(bench_make_volume(bench, "p/v", 1 * MIB), 0);
+    hang(bench, "/d/1", 0);
+    uint64_t start_ns = sim_now_ns(bench->sim);
+    assert_int_equal(bench_make_volume(bench, "p/w", 1 * MIB), 0);
+    assert_true(sim_now_ns(bench->sim) - start_ns < 5 * NS_PER_S);
+    assert_int_equal(bench_events(bench, "ledger-copy-dropped"), 1);
+    start_ns = sim_now_ns(bench->sim);
+    assert_int_equal(bench_make_volume(bench, "p/x", 1 * MIB), 0);
+    assert_true(sim_now_ns(bench->sim) - start_ns < 1 * NS_PER_S);
+    /* Adding a disk rewrites all labels: that of the disk that hangs is given up. */
+    assert_int_equal(bench_pool_add(bench, &add), 0);
+    assert_int_equal(bench_delete_volume(bench, "p/x"), 0);
+    bench_wait_for_jobs(bench);
+    let_go(bench, "/d/1");
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_events(bench, "ledger-copy-rejoined"), 1);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* A disk to be added that hangs fails the command, and the pool goes on. */
+static void
+a_disk_that_hangs_is_not_added(void **state)
+{
+    static const uint32_t kinds[] = { 1u << FILE_IO_READ, 1u << FILE_IO_WRITE,
+                                      1u << FILE_IO_FLUSH };
+    static const char *const volumes[] = { "p/a", "p/b", "p/c" };
+    struct bench *bench = bench_with_disks(1, 5);
+    struct disk_argument disk;
+    struct pool_add add = { .name = "p", .disk_count = 1, .disks = &disk };
+
+    (void)state;
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    for (uint32_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        disk = (struct disk_argument){ 0 };
+        snprintf(disk.spec, sizeof(disk.spec), "/d/%u", 2 + i);
+        hang(bench, disk.spec, kinds[i]);
+        assert_int_equal(bench_pool_add(bench, &add), -ETIMEDOUT);
+        assert_int_equal(bench_make_volume(bench, volumes[i], 1 * MIB), 0);
+        assert_int_equal(bench_pool_report(bench, "p").disk_count, 2);
+        let_go(bench, disk.spec);
+        add.force = true; /* its label may have been written late */
+        assert_int_equal(bench_pool_add(bench, &add), 0);
+        assert_int_equal(bench_shutdown(bench), 0);
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_pool_report(bench, "p").disk_count, 3);
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+        bench = bench_with_disks(1, 5);
+        assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+        add.force = false;
+    }
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* What the ledger of one disk proves after the other one has been away must be proved by both. */
+static void
+a_ledger_disk_that_was_away_takes_part_again(void **state)
+{
+    struct bench *bench = bench_with_disks(2, 2);
+
+    (void)state;
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    sim_disk_set_missing(sim_disk_find(bench->sim, "/d/1"), true);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_make_volume(bench, "p/a", 1 * MIB), 0);
+    assert_int_equal(bench_make_volume(bench, "p/b", 1 * MIB), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    sim_disk_set_missing(sim_disk_find(bench->sim, "/d/1"), false);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_events(bench, "ledger-copy-rejoined"), 1);
+    assert_int_equal(bench_make_volume(bench, "p/c", 1 * MIB), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    sim_disk_set_missing(sim_disk_find(bench->sim, "/d/0"), true);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_DEGRADED);
+    assert_int_equal(bench_pool_report(bench, "p").volume_count, 3);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* Labels say who has the pool open. */
+static void
+another_hosts_pool_is_not_opened(void **state)
+{
+    struct bench *bench = bench_with_disks(1, 2);
+    struct disk_argument disks[] = { { .spec = "/d/0" }, { .spec = "/d/1" } };
+    struct pool_import import = { .disk_count = 2, .disks = disks, .force = true };
+
+    (void)state;
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    bench_kill(bench);
+    bench->host = 1;
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_OFFLINE);
+    assert_non_null(strstr(bench->error.message, "another host"));
+    assert_int_equal(bench_pool_import(bench, &import), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_shutdown(bench), 0);
+    /* Closed in order: anybody may open it. */
+    bench->host = 2;
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
@@ -352,6 +517,11 @@ main(void)
         cmocka_unit_test(a_missing_disk_degrades_the_pool),
         cmocka_unit_test(a_disk_that_moved_is_found),
         cmocka_unit_test(another_pools_disk_is_not_taken),
+        cmocka_unit_test(a_disk_that_hangs_at_the_start_stops_nobody),
+        cmocka_unit_test(a_disk_that_hangs_stops_no_control_operation),
+        cmocka_unit_test(a_disk_that_hangs_is_not_added),
+        cmocka_unit_test(a_ledger_disk_that_was_away_takes_part_again),
+        cmocka_unit_test(another_hosts_pool_is_not_opened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

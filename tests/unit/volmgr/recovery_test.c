@@ -149,6 +149,44 @@ a_power_cut_keeps_what_was_flushed(void **state)
     }
 }
 
+/* The rings are those of the run that wrote them, however many reactors there are now. */
+static void
+the_number_of_reactors_may_change(void **state)
+{
+    struct bench *bench = bench_with_pool(4, 3);
+    struct volume *volumes[5];
+    static const uint32_t counts[] = { 1, 4, 2 };
+
+    (void)state;
+    for (uint32_t i = 0; i < ARRAY_SIZE(volumes); i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "p/v%u", i);
+        volumes[i] = make(bench, name, 1 * GIB);
+    }
+    for (uint32_t round = 0; round < ARRAY_SIZE(counts); round++) {
+        for (uint32_t i = 0; i < ARRAY_SIZE(volumes); i++) {
+            assert_int_equal(
+                bench_fill(bench, volumes[i], round * MIB, 1 * MIB, (uint8_t)(i + round)), 0);
+        }
+        bench_kill(bench);
+        bench->reactor_count = counts[round];
+        bench->journal_bytes *= 2;
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+        for (uint32_t i = 0; i < ARRAY_SIZE(volumes); i++) {
+            char name[16];
+            snprintf(name, sizeof(name), "p/v%u", i);
+            volumes[i] = find(bench, name);
+            for (uint32_t past = 0; past <= round; past++) {
+                assert_true(bench_check(bench, volumes[i], past * MIB, 1 * MIB,
+                                        (uint8_t)(i + past)));
+            }
+        }
+    }
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 /* Same boot, not clean, and the ring is gone: never silent. */
 static void
 a_lost_volatile_journal_is_not_silent(void **state)
@@ -358,6 +396,7 @@ main(void)
         cmocka_unit_test(nothing_is_lost_when_the_daemon_dies),
         cmocka_unit_test(replay_can_be_interrupted_anywhere),
         cmocka_unit_test(a_power_cut_keeps_what_was_flushed),
+        cmocka_unit_test(the_number_of_reactors_may_change),
         cmocka_unit_test(a_lost_volatile_journal_is_not_silent),
         cmocka_unit_test(an_old_database_is_brought_up_to_date),
         cmocka_unit_test(a_damaged_ledger_is_refused),
