@@ -80,12 +80,6 @@ close_stuck(struct nbd_connection *conn)
     nbd_connection_close(conn, true, "the client neither takes replies nor sends payload");
 }
 
-static void
-check_drained(struct nbd_connection *conn)
-{
-    nbd_connection_check_drained(conn);
-}
-
 #define INPUT_STATE_HANDLERS                                                                       \
     [NBD_EVENT_RECEIVED] = nbd_handshake_run, [NBD_EVENT_SENT] = ignore,                           \
     [NBD_EVENT_PEER_CLOSED] = close_quietly, [NBD_EVENT_EXPIRED] = close_expired,                  \
@@ -135,7 +129,7 @@ static handler_fn *const handlers[NBD_STATE_COUNT][NBD_EVENT_COUNT] = {
     [NBD_STATE_DRAIN] = {
         [NBD_EVENT_RECEIVED] = ignore,
         [NBD_EVENT_SENT] = nbd_connection_wake,
-        [NBD_EVENT_PEER_CLOSED] = check_drained,
+        [NBD_EVENT_PEER_CLOSED] = nbd_connection_wake,
         [NBD_EVENT_EXPIRED] = close_stuck,
         [NBD_EVENT_DROP] = ignore,
         [NBD_EVENT_STOP] = ignore,
@@ -162,6 +156,10 @@ nbd_connection_event(struct nbd_connection *conn, enum nbd_event event)
     ASSERT_ON_REACTOR(conn->shard->reactor);
     ASSERT_OP(conn->state, <, NBD_STATE_COUNT);
     handler_fn *handler = handlers[conn->state][event];
+    if (handler == NULL) {
+        log_error("nbd", "event \"%s\" in state \"%s\"", nbd_event_name(event),
+                  nbd_state_name(conn->state));
+    }
     ASSERT(handler != NULL);
     handler(conn);
 }

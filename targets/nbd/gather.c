@@ -12,7 +12,7 @@ enum {
     BATCH_WORTH = 4,        /* requests per receive that are worth waiting for */
     BATCH_NATURAL = 8,      /* this many come without waiting: nothing to gain */
     PLAIN_NS_MAX = 40000,   /* a slower client would notice the wait, and costs little anyway */
-    PAUSE_NS = 1000000,     /* an epoch does not go on over such a gap */
+    PAUSE_NS = 1000000,     /* such a gap between receives is not counted as time */
 };
 
 static void
@@ -69,7 +69,7 @@ end_epoch(struct nbd_gather *gather, uint64_t now_ns)
         end_plain(gather, per_request_ns, now_ns);
         break;
     case NBD_GATHER_TRY:
-        if (batches_are_small(gather) || per_request_ns > gather->plain_ns * 17 / 16) {
+        if (batches_are_small(gather) || per_request_ns > gather->plain_ns * 9 / 8) {
             try_failed(gather, now_ns);
         } else {
             gather->backoff = 0;
@@ -91,18 +91,20 @@ end_epoch(struct nbd_gather *gather, uint64_t now_ns)
 bool
 nbd_gather_note(struct nbd_gather *gather, uint32_t requests, uint64_t now_ns)
 {
-    if (now_ns - gather->last_ns > PAUSE_NS) {
-        begin_plain(gather, MAX(gather->epochs_left, 1u), now_ns);
-    } else {
-        gather->receives++;
-        gather->requests += requests;
-        if (gather->requests >= EPOCH_REQUESTS) {
-            end_epoch(gather, now_ns);
-        } else if (gather->mode != NBD_GATHER_PLAIN && gather->receives % EARLY_RECEIVES == 0 &&
-                   batches_are_small(gather)) {
-            try_failed(gather, now_ns);
-        }
-    }
+    uint64_t gap_ns = now_ns - gather->last_ns;
+
     gather->last_ns = now_ns;
+    if (gap_ns > PAUSE_NS) {
+        gather->epoch_ns += gap_ns;
+        return gather->mode != NBD_GATHER_PLAIN;
+    }
+    gather->receives++;
+    gather->requests += requests;
+    if (gather->requests >= EPOCH_REQUESTS) {
+        end_epoch(gather, now_ns);
+    } else if (gather->mode != NBD_GATHER_PLAIN && gather->receives % EARLY_RECEIVES == 0 &&
+               batches_are_small(gather)) {
+        try_failed(gather, now_ns);
+    }
     return gather->mode != NBD_GATHER_PLAIN;
 }

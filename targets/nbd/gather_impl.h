@@ -30,7 +30,7 @@ enum nbd_gather_mode {
     NBD_GATHER_ON,
 };
 
-#define NBD_GATHER_WAIT_NS UINT64_C(30000)
+#define NBD_GATHER_WAIT_NS UINT64_C(40000)
 
 /* Zeroed: at the beginning. */
 struct nbd_gather {

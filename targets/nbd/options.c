@@ -429,7 +429,9 @@ nbd_option_attached(struct nbd_connection *conn, int status)
         conn->failed_early = true;
         nbd_connection_close(conn, true, "EXPORT_NAME: the volume cannot be attached");
     } else if (status == -EBUSY) {
-        refuse(conn, NBD_REP_ERR_POLICY, "the volume is in use, or this host is blocked");
+        refuse(conn, NBD_REP_ERR_POLICY, "the volume is in use, and not to be shared");
+    } else if (status == -EACCES) {
+        refuse(conn, NBD_REP_ERR_POLICY, "this client is blocked");
     } else {
         refuse(conn, NBD_REP_ERR_UNKNOWN, "the export is not being served");
     }

@@ -24,7 +24,7 @@
 
 enum {
     HOLE_BYTES_MIN = 4 << 10,    /* shorter runs are sent as data, unless they are the whole */
-    READ_BYTES_MIN = 512,        /* reads that are looked at at all */
+    READ_BYTES_MIN = 512,        /* shorter reads are not looked at */
     PIECE_BYTES = 64 << 10,      /* unit of the search, by offset in the volume */
     CHUNKS_MAX = 16,             /* of one reply */
     TLS_BATCH_BYTES = 256 << 10, /* ciphertext is not gathered beyond this */
@@ -208,14 +208,7 @@ is_zero(const uint8_t *bytes, size_t length_bytes)
 {
     uint64_t first;
 
-    if (length_bytes < sizeof(first)) {
-        for (size_t i = 0; i < length_bytes; i++) {
-            if (bytes[i] != 0) {
-                return false;
-            }
-        }
-        return true;
-    }
+    ASSERT_OP(length_bytes, >=, sizeof(first));
     memcpy(&first, bytes, sizeof(first));
     /* All bytes equal those eight further on, and the first eight are zero. */
     return first == 0 && memcmp(bytes, bytes + sizeof(first), length_bytes - sizeof(first)) == 0;
@@ -411,6 +404,7 @@ put_descriptors(uint8_t *to, const struct nbd_slot *slot, const struct nbd_metac
                 const struct volume_status_extent *source, uint32_t source_count)
 {
     bool extended = slot->connection->style == NBD_STYLE_EXTENDED;
+    uint64_t left_bytes = slot->length_bytes;
     uint64_t length_bytes = 0;
     uint32_t flags = 0;
     uint32_t count = 0;
@@ -421,6 +415,8 @@ put_descriptors(uint8_t *to, const struct nbd_slot *slot, const struct nbd_metac
         if (i < source_count) {
             extent = source[i];
             extent_flags = context->flags(&extent);
+            ASSERT_OP(extent.length_bytes, <=, left_bytes);
+            left_bytes -= extent.length_bytes;
         }
         if (i > 0 && (i == source_count || extent_flags != flags)) {
             if (extended) {

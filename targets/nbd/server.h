@@ -10,6 +10,9 @@
  * connection moves to the reactor that owns the volume and stays there. Every structure belongs to
  * one reactor at a time, and reactors talk by messages only.
  *
+ * A client is let in by the volume: volume_attach() refuses blocked peers, and a second client
+ * where one has the volume for itself.
+ *
  * Back-pressure is memory: a request needs a slot and, for payload, buffers of its reactor's pool.
  * Without them the socket is not read. A slot is held until the volume has released the request
  * *and* its reply has left, so that a client that does not take its replies stops itself.

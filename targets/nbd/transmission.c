@@ -49,6 +49,7 @@ enum {
     STATUS_BUFFER_BYTES_SMALL = 4 << 10, /* of a BLOCK_STATUS answer, per context */
     STATUS_BUFFER_BYTES_LARGE = 16 << 10,
     STATUS_LARGE_RANGE_BYTES = 16 << 20,
+    STATUS_RANGE_BYTES_SHIFT = 36, /* 64 GiB: what is looked up for one answer at most */
     ALIGNMENT_BYTES = 4096, /* payload of whole blocks is kept aligned to */
 };
 
@@ -136,6 +137,8 @@ buffer_ready(struct nbd_slot *slot)
 
     if (slot->command == NBD_CMD_BLOCK_STATUS) {
         /* Only one context exists that asks the volume; its answer is encoded where it stands. */
+        slot->length_bytes = MIN(slot->length_bytes, UINT64_C(1) << STATUS_RANGE_BYTES_SHIFT);
+        slot->request.extents_count = 0;
         slot->request.extents = (struct volume_status_extent *)((uint8_t *)first->iov_base + 64);
         slot->request.extents_max =
             slot->one_extent ? 1
@@ -369,9 +372,10 @@ fill_slot(struct nbd_slot *slot, const struct nbd_connection *conn, const struct
     slot->request.flags = 0;
     if (header->command < NBD_CMD_COUNT) {
         slot->request.operation = rules[header->command].operation;
-    }
-    if ((header->flags & NBD_CMD_FLAG_FUA) != 0) {
-        slot->request.flags |= VOLUME_FUA;
+        /* Existing clients set FUA on other commands, too; there it means nothing. */
+        if (rules[header->command].modifies && (header->flags & NBD_CMD_FLAG_FUA) != 0) {
+            slot->request.flags |= VOLUME_FUA;
+        }
     }
     if ((header->flags & NBD_CMD_FLAG_NO_HOLE) != 0) {
         slot->request.flags |= VOLUME_NO_HOLE;

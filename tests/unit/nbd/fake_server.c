@@ -185,8 +185,8 @@ print_statistics(const struct nbd_server *server)
     struct nbd_server_statistics s;
     nbd_server_statistics(server, &s);
     fprintf(stderr,
-            "connections %llu, requests %llu, errors %llu, receives %llu, sends %llu, gathers %llu, "
-            "stalls %llu/%llu/%llu\n",
+            "connections %llu, requests %llu, errors %llu, receives %llu, sends %llu, "
+            "gathers %llu, stalls %llu/%llu/%llu\n",
             (unsigned long long)s.connections_accepted, (unsigned long long)s.requests,
             (unsigned long long)s.request_errors, (unsigned long long)s.receives,
             (unsigned long long)s.sends, (unsigned long long)s.gathers,

@@ -226,6 +226,9 @@ info_and_go_refuse(void **state)
     fake_volume_set_attach_status(rig.disk, -EBUSY);
     rig_info_or_go(client, NBD_OPT_GO, "pool/disk", NULL, 0);
     rig_expect_option_error(&rig, client, NBD_OPT_GO, NBD_REP_ERR_POLICY);
+    fake_volume_set_attach_status(rig.disk, -EACCES);
+    rig_info_or_go(client, NBD_OPT_GO, "pool/disk", NULL, 0);
+    rig_expect_option_error(&rig, client, NBD_OPT_GO, NBD_REP_ERR_POLICY);
     fake_volume_set_attach_status(rig.disk, -ENODEV);
     rig_info_or_go(client, NBD_OPT_GO, "pool/disk", NULL, 0);
     rig_expect_option_error(&rig, client, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN);

@@ -171,12 +171,9 @@ stuck_writer_is_cut_when_memory_is_short(void **state)
     assert_non_null(zeroes);
     options.pool_bytes = 64 << 20;
     rig_start(&rig, &options);
-    struct sim_client *stuck[1]; /* two would compete */
-    for (size_t i = 0; i < ARRAY_SIZE(stuck); i++) {
-        stuck[i] = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
-        rig_request(stuck[i], RIG_SIMPLE, NBD_CMD_WRITE, 0, 1, 0, LENGTH);
-        rig_send(stuck[i], "part", 4);
-    }
+    struct sim_client *stuck = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
+    rig_request(stuck, RIG_SIMPLE, NBD_CMD_WRITE, 0, 1, 0, LENGTH);
+    rig_send(stuck, "part", 4);
     rig_run_for(&rig, 300 * NS_PER_S);
     assert_int_equal(rig_statistics(&rig).stuck_closed, 0);
     struct sim_client *honest = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
@@ -184,9 +181,7 @@ stuck_writer_is_cut_when_memory_is_short(void **state)
     rig_expect_data(&rig, honest, RIG_SIMPLE, 2, 0, zeroes, LENGTH, NULL);
     assert_true(rig_statistics(&rig).stuck_closed >= 1);
     assert_int_equal(fake_volume_counters(rig.disk)->requests[VOLUME_WRITE], 0);
-    for (size_t i = 0; i < ARRAY_SIZE(stuck); i++) {
-        sim_client_close(stuck[i], false);
-    }
+    sim_client_close(stuck, false);
     sim_client_close(honest, false);
     free(zeroes);
     rig_finish(&rig);
@@ -203,20 +198,15 @@ slow_reader_is_cut_when_memory_is_short(void **state)
     assert_non_null(zeroes);
     options.pool_bytes = 64 << 20;
     rig_start(&rig, &options);
-    struct sim_client *slow[1];
-    for (size_t i = 0; i < ARRAY_SIZE(slow); i++) {
-        slow[i] = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
-        rig_request(slow[i], RIG_SIMPLE, NBD_CMD_READ, 0, 1, 0, LENGTH);
-    }
+    struct sim_client *slow = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
+    rig_request(slow, RIG_SIMPLE, NBD_CMD_READ, 0, 1, 0, LENGTH);
     rig_run_for(&rig, 300 * NS_PER_S);
     assert_int_equal(rig_statistics(&rig).stuck_closed, 0);
     struct sim_client *honest = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
     rig_request(honest, RIG_SIMPLE, NBD_CMD_READ, 0, 2, 0, LENGTH);
     rig_expect_data(&rig, honest, RIG_SIMPLE, 2, 0, zeroes, LENGTH, NULL);
     assert_true(rig_statistics(&rig).stuck_closed >= 1);
-    for (size_t i = 0; i < ARRAY_SIZE(slow); i++) {
-        sim_client_close(slow[i], true);
-    }
+    sim_client_close(slow, true);
     sim_client_close(honest, false);
     free(zeroes);
     rig_finish(&rig);
@@ -362,6 +352,126 @@ drop_at_odd_times(void **state)
     rig_finish(&rig);
 }
 
+/* What a burst needed goes back, in time. */
+static void
+spare_memory_goes_back(void **state)
+{
+    struct rig rig;
+    struct sim_client *clients[8];
+    uint8_t zeroes[512] = { 0 };
+    (void)state;
+    rig_start_default(&rig);
+    for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+        clients[i] = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
+    }
+    for (int round = 0; round < 3; round++) {
+        fake_volume_hold(rig.disk, true);
+        for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+            for (uint64_t k = 0; k < 100; k++) {
+                rig_request(clients[i], RIG_SIMPLE, NBD_CMD_READ, 0, k, 0, 512);
+            }
+        }
+        rig_settle(&rig);
+        assert_int_equal(fake_volume_counters(rig.disk)->in_flight, 800);
+        rig_run_for(&rig, 5 * NS_PER_S); /* nothing is trimmed that is in use */
+        fake_volume_hold(rig.disk, false);
+        for (uint64_t k = 0; k < 100; k++) {
+            for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+                rig_expect_data(&rig, clients[i], RIG_SIMPLE, k, 0, zeroes, 512, NULL);
+            }
+        }
+        rig_run_for(&rig, 5 * NS_PER_S);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+        sim_client_close(clients[i], false);
+    }
+    rig_finish(&rig);
+}
+
+/* Closed for its own mistake or by force while it waits for memory. */
+static void
+cut_while_waiting_for_memory(void **state)
+{
+    struct rig rig;
+    enum { LENGTH = 32 << 20 };
+    struct rig_options options = rig_options_default();
+    (void)state;
+    options.pool_bytes = 64 << 20;
+    rig_start(&rig, &options);
+    uint64_t all = free_memory(&rig);
+    struct sim_client *holder = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
+    struct sim_client *waiter = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
+    fake_volume_hold(rig.disk, true);
+    rig_request(holder, RIG_SIMPLE, NBD_CMD_READ, 0, 1, 0, LENGTH);
+    rig_settle(&rig);
+    rig_request(waiter, RIG_SIMPLE, NBD_CMD_READ, 0, 1, 0, LENGTH);
+    rig_request(waiter, RIG_SIMPLE, NBD_CMD_READ, 0, 2, 0, LENGTH);
+    rig_settle(&rig);
+    rig_begin_stop(&rig, NS_PER_S);
+    rig_run_for(&rig, 3 * NS_PER_S);
+    assert_int_equal(rig.stop_result, -ETIMEDOUT); /* the holder's request hangs */
+    rig_expect_end(&rig, waiter);
+    fake_volume_hold(rig.disk, false);
+    rig_settle(&rig);
+    assert_int_equal(free_memory(&rig), all);
+    sim_client_close(holder, false);
+    rig.stop_result = 0;
+    rig_finish(&rig);
+}
+
+/* A flood of mistakes is told of in a few lines. */
+static void
+log_lines_are_limited(void **state)
+{
+    struct rig rig;
+    (void)state;
+    rig_start_default(&rig);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 60; i++) {
+            struct sim_client *client = rig_connect(&rig);
+            rig_send(client, "garbage!", 8);
+            rig_settle(&rig);
+            sim_client_close(client, false);
+        }
+        rig_run_for(&rig, 11 * NS_PER_S);
+    }
+    assert_int_equal(rig_statistics(&rig).protocol_errors, 120);
+    rig_finish(&rig);
+}
+
+static void
+limits_are_checked(void **state)
+{
+    struct rig rig;
+    struct nbd_server_options options;
+    struct nbd_server *server;
+    const struct nbd_listen listens[] = { { "unix:/one", 0, NBD_TLS_OFF },
+                                          { RIG_ADDRESS, 0, NBD_TLS_OFF } };
+    (void)state;
+    rig_start_default(&rig);
+    for (int wrong = 0; wrong < 6; wrong++) {
+        struct error error = { 0 };
+        nbd_server_options_default(&options);
+        options.reactors = rig.reactors;
+        options.reactor_count = RIG_REACTORS;
+        options.manager = rig.manager;
+        options.listens = listens;
+        options.listen_count = wrong == 0 ? 0 : wrong == 5 ? 2 : 1; /* 5: the second is taken */
+        options.limits.connections_max *= wrong != 1;
+        options.limits.slots_max *= wrong != 2;
+        options.limits.bytes_in_flight_max -= wrong == 3;
+        options.limits.handshake_timeout_ns *= wrong != 4;
+        assert_true(nbd_server_create(&options, &server, &error) < 0);
+        assert_true(error.message[0] != '\0');
+    }
+    struct error error = { 0 };
+    options.listen_count = 1; /* the first was given back */
+    assert_int_equal(nbd_server_create(&options, &server, &error), 0);
+    assert_string_equal(nbd_server_bound_address(server, 0), "unix:/one");
+    nbd_server_destroy(server); /* never started */
+    rig_finish(&rig);
+}
+
 static void
 idle_connections_are_closed_on_request(void **state)
 {
@@ -409,6 +519,44 @@ idle_memory_comes_back(void **state)
     rig_finish(&rig);
 }
 
+/* A deep client makes the server gather; drop and stop find it waiting. */
+static void
+deep_queue_is_gathered(void **state)
+{
+    uint8_t zeroes[512] = { 0 };
+    (void)state;
+    for (int way = 0; way < 3; way++) {
+        struct rig rig;
+        rig_start_default(&rig);
+        sim_set_network(rig.sim, &(struct sim_network){ .whole = true, .delay_ns_min = 500,
+                                                        .delay_ns_max = 2000 });
+        struct sim_client *client = rig_go(&rig, RIG_STRUCTURED, "pool/disk", NULL);
+        uint64_t sent = 0;
+        for (; sent < 64; sent++) {
+            rig_request(client, RIG_STRUCTURED, NBD_CMD_READ, NBD_CMD_FLAG_DF, sent, 0, 512);
+        }
+        for (uint64_t i = 0; i < 5000; i++) {
+            rig_run_for(&rig, 4 * NS_PER_US); /* it takes the client this long to do one */
+            rig_expect_data(&rig, client, RIG_STRUCTURED, i, 0, zeroes, 512, NULL);
+            rig_request(client, RIG_STRUCTURED, NBD_CMD_READ, NBD_CMD_FLAG_DF, sent++, 0, 512);
+        }
+        struct nbd_server_statistics statistics = rig_statistics(&rig);
+        assert_true(statistics.gathers > 100);
+        assert_true(statistics.requests > 3 * statistics.receives);
+        if (way == 1) {
+            fake_volume_send_event(rig.disk, VOLUME_SESSION_DROP);
+        } else if (way == 2) {
+            rig_begin_stop(&rig, 5 * NS_PER_S);
+        }
+        if (way != 0) {
+            rig_run_for(&rig, 10 * NS_PER_US);
+        }
+        sim_client_close(client, way == 1);
+        rig_settle(&rig);
+        rig_finish(&rig);
+    }
+}
+
 static void
 stop_lets_requests_end(void **state)
 {
@@ -447,6 +595,35 @@ stop_lets_requests_end(void **state)
     rig_finish(&rig);
 }
 
+/* Wherever connections are on their way between reactors, all of them notice. */
+static void
+stop_at_any_moment(void **state)
+{
+    (void)state;
+    for (int moment = 0; moment < 150; moment++) {
+        struct rig rig;
+        struct rig_options options = rig_options_default();
+        struct sim_client *clients[6];
+        options.seed = 1 + (uint64_t)moment;
+        rig_start(&rig, &options);
+        for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+            clients[i] = rig_connect(&rig);
+            rig_send(clients[i], "\0\0\0\3", 4);
+            rig_info_or_go(clients[i], NBD_OPT_GO, i % 3 == 0 ? "pool/disk" : "pool/ro", NULL, 0);
+        }
+        for (int step = 0; step < moment; step++) {
+            (void)sim_step(rig.sim);
+        }
+        rig_begin_stop(&rig, 100 * NS_PER_S);
+        rig_run_for(&rig, 5 * NS_PER_S);
+        assert_true(rig.stopped);
+        for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+            sim_client_close(clients[i], false);
+        }
+        rig_finish(&rig);
+    }
+}
+
 static void
 stop_cuts_after_grace(void **state)
 {
@@ -454,7 +631,9 @@ stop_cuts_after_grace(void **state)
     (void)state;
     rig_start_default(&rig);
     struct sim_client *slow = rig_go(&rig, RIG_SIMPLE, "pool/disk", NULL);
-    rig_request(slow, RIG_SIMPLE, NBD_CMD_READ, 0, 1, 0, 32 << 20);
+    for (uint64_t i = 0; i < 4; i++) { /* the later replies are still queued when it is cut */
+        rig_request(slow, RIG_SIMPLE, NBD_CMD_READ, 0, i, 0, 8 << 20);
+    }
     rig_settle(&rig);
     rig_begin_stop(&rig, 3 * NS_PER_S);
     rig_run_for(&rig, 2 * NS_PER_S);
@@ -556,9 +735,15 @@ main(void)
         cmocka_unit_test(volume_deadline),
         cmocka_unit_test(drop_waits_for_release),
         cmocka_unit_test(drop_at_odd_times),
+        cmocka_unit_test(spare_memory_goes_back),
+        cmocka_unit_test(cut_while_waiting_for_memory),
+        cmocka_unit_test(log_lines_are_limited),
+        cmocka_unit_test(limits_are_checked),
         cmocka_unit_test(idle_connections_are_closed_on_request),
         cmocka_unit_test(idle_memory_comes_back),
+        cmocka_unit_test(deep_queue_is_gathered),
         cmocka_unit_test(stop_lets_requests_end),
+        cmocka_unit_test(stop_at_any_moment),
         cmocka_unit_test(stop_cuts_after_grace),
         cmocka_unit_test(stop_tells_of_hung_requests),
         cmocka_unit_test(storm),

@@ -53,8 +53,10 @@ make_identity(struct identity *identity, const char *name, const struct identity
     check(gnutls_x509_crt_set_serial(certificate, serial, sizeof(serial)));
     check(gnutls_x509_crt_set_activation_time(certificate, now - 86400));
     check(gnutls_x509_crt_set_expiration_time(certificate, now + 86400));
-    check(gnutls_x509_crt_set_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, name,
-                                        (unsigned)strlen(name)));
+    if (name != NULL) {
+        check(gnutls_x509_crt_set_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, name,
+                                            (unsigned)strlen(name)));
+    }
     check(gnutls_x509_crt_set_key(certificate, identity->key));
     if (purpose == NULL) {
         check(gnutls_x509_crt_set_ca_status(certificate, 1));
@@ -62,7 +64,9 @@ make_identity(struct identity *identity, const char *name, const struct identity
     } else {
         check(gnutls_x509_crt_set_key_purpose_oid(certificate, purpose, 0));
         check(gnutls_x509_crt_set_key_usage(certificate, GNUTLS_KEY_DIGITAL_SIGNATURE));
-        check(gnutls_x509_crt_set_subject_alt_name(certificate, GNUTLS_SAN_DNSNAME, "localhost", 9,
+        const char *alternative = name != NULL ? "localhost" : "nameless.example";
+        check(gnutls_x509_crt_set_subject_alt_name(certificate, GNUTLS_SAN_DNSNAME, alternative,
+                                                   (unsigned)strlen(alternative),
                                                    GNUTLS_FSAN_SET));
     }
     const struct identity *signer = authority != NULL ? authority : identity;
@@ -102,7 +106,7 @@ set_path(const struct tls_files *files, char path[static TLS_FILE_PATH_SIZE], co
 void
 tls_files_create(struct tls_files *files)
 {
-    struct identity authority, server, client, strange_authority, stranger;
+    struct identity authority, server, client, strange_authority, stranger, nameless;
     char line[128];
 
     snprintf(files->folder, sizeof(files->folder), "/tmp/nbd-tls-XXXXXX");
@@ -114,13 +118,17 @@ tls_files_create(struct tls_files *files)
     set_path(files, files->client_key, "client-key.pem");
     set_path(files, files->stranger_certificate, "stranger-cert.pem");
     set_path(files, files->stranger_key, "stranger-key.pem");
+    set_path(files, files->nameless_certificate, "nameless-cert.pem");
+    set_path(files, files->nameless_key, "nameless-key.pem");
     set_path(files, files->psk, "keys.psk");
     make_identity(&authority, "test authority", NULL, NULL);
     make_identity(&server, "localhost", &authority, GNUTLS_KP_TLS_WWW_SERVER);
     make_identity(&client, "host-one", &authority, GNUTLS_KP_TLS_WWW_CLIENT);
     make_identity(&strange_authority, "strange authority", NULL, NULL);
     make_identity(&stranger, "host-one", &strange_authority, GNUTLS_KP_TLS_WWW_CLIENT);
+    make_identity(&nameless, NULL, &authority, GNUTLS_KP_TLS_WWW_CLIENT);
     write_identity(&authority, files->ca, NULL);
+    write_identity(&nameless, files->nameless_certificate, files->nameless_key);
     write_identity(&server, files->server_certificate, files->server_key);
     write_identity(&client, files->client_certificate, files->client_key);
     write_identity(&stranger, files->stranger_certificate, files->stranger_key);
@@ -131,6 +139,7 @@ tls_files_create(struct tls_files *files)
     snprintf(line, sizeof(line), "guest:%s\n", files->psk_key);
     write_file(files->psk, line, strlen(line));
     free_identity(&authority);
+    free_identity(&nameless);
     free_identity(&server);
     free_identity(&client);
     free_identity(&strange_authority);
@@ -142,7 +151,8 @@ tls_files_remove(const struct tls_files *files)
 {
     const char *paths[] = { files->ca, files->server_certificate, files->server_key,
                             files->client_certificate, files->client_key,
-                            files->stranger_certificate, files->stranger_key, files->psk };
+                            files->stranger_certificate, files->stranger_key,
+                            files->nameless_certificate, files->nameless_key, files->psk };
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
         unlink(paths[i]);
     }

@@ -18,6 +18,8 @@ struct tls_files {
     char client_key[TLS_FILE_PATH_SIZE];
     char stranger_certificate[TLS_FILE_PATH_SIZE]; /* of another authority, the same CN */
     char stranger_key[TLS_FILE_PATH_SIZE];
+    char nameless_certificate[TLS_FILE_PATH_SIZE]; /* alternative name nameless.example only */
+    char nameless_key[TLS_FILE_PATH_SIZE];
     char psk[TLS_FILE_PATH_SIZE]; /* user "guest" */
     char psk_key[65];             /* hexadecimal */
 };

@@ -53,6 +53,7 @@ enum who {
     WHO_NOBODY,   /* no certificate */
     WHO_CLIENT,
     WHO_STRANGER, /* certificate of another authority */
+    WHO_NAMELESS, /* certificate without a common name */
     WHO_PSK,
     WHO_PSK_WRONG,
 };
@@ -75,11 +76,14 @@ set_credentials(struct tls_client *client, enum who who)
     assert_true(gnutls_certificate_set_x509_trust_file(client->x509, files.ca,
                                                        GNUTLS_X509_FMT_PEM) > 0);
     if (who != WHO_NOBODY) {
-        bool known = who == WHO_CLIENT;
-        assert_int_equal(gnutls_certificate_set_x509_key_file(
-                             client->x509,
-                             known ? files.client_certificate : files.stranger_certificate,
-                             known ? files.client_key : files.stranger_key, GNUTLS_X509_FMT_PEM),
+        const char *certificate = who == WHO_CLIENT     ? files.client_certificate
+                                  : who == WHO_STRANGER ? files.stranger_certificate
+                                                        : files.nameless_certificate;
+        const char *key = who == WHO_CLIENT     ? files.client_key
+                          : who == WHO_STRANGER ? files.stranger_key
+                                                : files.nameless_key;
+        assert_int_equal(gnutls_certificate_set_x509_key_file(client->x509, certificate, key,
+                                                              GNUTLS_X509_FMT_PEM),
                          0);
     }
     gnutls_credentials_set(client->session, GNUTLS_CRD_CERTIFICATE, client->x509);
@@ -252,8 +256,8 @@ session_over_tls(void **state)
         uint8_t request[28] = { 0 };
         uint8_t reply[16];
         start(&rig, true, true, false, v >= 2);
-        assert_int_equal(tls_begin(&client, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_CLIENT,
-                                   versions[v % 2]),
+        assert_int_equal(tls_begin(&client, &rig, starttls(&rig, RIG_ADDRESS_TLS),
+                                   v == 3 ? WHO_NAMELESS : WHO_CLIENT, versions[v % 2]),
                          0);
         tls_option(&client, NBD_OPT_STARTTLS, NULL, 0);
         assert_int_equal(tls_option_reply(&client, NBD_OPT_STARTTLS), NBD_REP_ERR_INVALID);
@@ -263,7 +267,9 @@ session_over_tls(void **state)
         }
         assert_int_equal(tls_option_reply(&client, NBD_OPT_LIST), NBD_REP_ACK);
         tls_go(&client);
-        assert_string_equal(fake_volume_session(rig.disk)->identity, "host-one");
+        /* The name of the certificate; the alternative one where there is none. */
+        assert_string_equal(fake_volume_session(rig.disk)->identity,
+                            v == 3 ? "nameless.example" : "host-one");
         static const uint32_t lengths[] = { 1, 4096, 100000, 3 << 20 };
         for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
             rig_pattern(data, i, lengths[i]);
@@ -470,6 +476,89 @@ broken_records_close(void **state)
     rig_finish(&rig);
 }
 
+/* An alert, and the end of TLS without DISC. */
+static void
+clients_end_tls(void **state)
+{
+    struct rig rig;
+    struct tls_client client;
+    uint8_t byte;
+    (void)state;
+    start(&rig, false, true, false, false);
+    assert_int_equal(
+        tls_begin(&client, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_NOBODY, versions[0]), 0);
+    tls_go(&client);
+    gnutls_alert_send(client.session, GNUTLS_AL_FATAL, GNUTLS_A_INTERNAL_ERROR);
+    rig_settle(&rig);
+    assert_int_equal(rig_statistics(&rig).protocol_errors, 1);
+    tls_end(&client);
+    assert_int_equal(
+        tls_begin(&client, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_NOBODY, versions[1]), 0);
+    tls_go(&client);
+    rig_run_for(&rig, 20 * NS_PER_S); /* idle meanwhile: memory goes back */
+    gnutls_bye(client.session, GNUTLS_SHUT_WR);
+    assert_int_equal(gnutls_record_recv(client.session, &byte, 1), 0);
+    tls_end(&client);
+    assert_int_equal(
+        tls_begin(&client, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_NOBODY, versions[1]), 0);
+    gnutls_bye(client.session, GNUTLS_SHUT_WR); /* in the option phase */
+    rig_settle(&rig);
+    assert_int_equal(rig_statistics(&rig).connections_open, 0);
+    assert_int_equal(rig_statistics(&rig).protocol_errors, 1);
+    tls_end(&client);
+    rig_finish(&rig);
+}
+
+struct reload_message {
+    struct message message;
+    struct rig *rig;
+    int result;
+};
+
+static void
+reload(struct message *message)
+{
+    struct reload_message *reload_message = container_of(message, struct reload_message, message);
+    struct error error = { 0 };
+    reload_message->result = nbd_server_reload_tls(reload_message->rig->server, &error);
+}
+
+/* New certificates count for new connections; broken ones change nothing. */
+static void
+credentials_are_reloaded(void **state)
+{
+    struct rig rig;
+    struct tls_client old, fresh;
+    struct reload_message message = { .rig = &rig };
+    char saved[TLS_FILE_PATH_SIZE + 8];
+    (void)state;
+    start(&rig, false, true, false, false);
+    assert_int_equal(
+        tls_begin(&old, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_NOBODY, versions[1]), 0);
+    tls_go(&old);
+    snprintf(saved, sizeof(saved), "%s.saved", files.server_key);
+    assert_int_equal(rename(files.server_key, saved), 0);
+    reactor_send(rig.reactors[0], &message.message, reload);
+    rig_settle(&rig);
+    assert_true(message.result < 0);
+    assert_int_equal(
+        tls_begin(&fresh, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_NOBODY, versions[1]), 0);
+    tls_end(&fresh);
+    assert_int_equal(rename(saved, files.server_key), 0);
+    reactor_send(rig.reactors[0], &message.message, reload);
+    rig_settle(&rig);
+    assert_int_equal(message.result, 0);
+    assert_int_equal(
+        tls_begin(&fresh, &rig, starttls(&rig, RIG_ADDRESS_TLS), WHO_NOBODY, versions[1]), 0);
+    tls_end(&fresh);
+    /* The old session can still be read: what comes is not a request, but it is plaintext. */
+    tls_send(&old, "thirty-two bytes, and no request", 32);
+    rig_settle(&rig);
+    assert_int_equal(rig_statistics(&rig).protocol_errors, 1);
+    tls_end(&old);
+    rig_finish(&rig);
+}
+
 static void
 credentials_are_checked(void **state)
 {
@@ -531,6 +620,8 @@ main(void)
         cmocka_unit_test(negotiation_starts_anew),
         cmocka_unit_test(tls_handshake_times_out),
         cmocka_unit_test(broken_records_close),
+        cmocka_unit_test(clients_end_tls),
+        cmocka_unit_test(credentials_are_reloaded),
         cmocka_unit_test(credentials_are_checked),
     };
     make_files();

@@ -193,6 +193,7 @@ flags_reach_the_volume(void **state)
         }
         rig_request(client, styles[s], NBD_CMD_READ, NBD_CMD_FLAG_FUA, 5, 0, 512);
         rig_expect_data(&rig, client, styles[s], 5, 0, payload, 512, NULL);
+        assert_int_equal(counters->fua, fua + 3); /* and means nothing there */
         sim_client_close(client, false);
     }
     assert_int_equal(counters->requests[VOLUME_PREFETCH], 3);
@@ -580,6 +581,38 @@ block_status(void **state)
     rig_finish(&rig);
 }
 
+/* What 32 bits cannot say; and no answer looks at more than 64 GiB. */
+static void
+block_status_of_a_large_volume(void **state)
+{
+    struct rig rig;
+    const uint64_t gib = UINT64_C(1) << 30;
+    const uint64_t hole = NBD_STATE_HOLE | NBD_STATE_ZERO;
+    const struct descriptor all[] = { { 64 * gib, hole } };
+    const struct descriptor two[] = { { 6 * gib, hole }, { 65536, 0 } };
+    const struct descriptor rest[] = { { 30 * gib, hole } };
+    (void)state;
+    rig_start_default(&rig);
+    struct volume *huge = fake_manager_add(rig.manager,
+                                           &(struct fake_volume_options){ .pool_name = "pool",
+                                                                          .name = "huge",
+                                                                          .size_bytes = 100 * gib,
+                                                                          .reactor =
+                                                                              rig.reactors[0] });
+    struct sim_client *client = rig_go(&rig, RIG_EXTENDED, "pool/huge", NULL);
+    rig_request(client, RIG_EXTENDED, NBD_CMD_BLOCK_STATUS, 0, 1, 0, 100 * gib);
+    expect_status(&rig, client, RIG_EXTENDED, 1, all, 1);
+    fake_volume_set_allocated(huge, 6 * gib, 65536);
+    rig_request(client, RIG_EXTENDED, NBD_CMD_BLOCK_STATUS, 0, 2, 0, 6 * gib + 65536);
+    expect_status(&rig, client, RIG_EXTENDED, 2, two, 2);
+    rig_request(client, RIG_EXTENDED, NBD_CMD_BLOCK_STATUS, 0, 3, 70 * gib, 30 * gib);
+    expect_status(&rig, client, RIG_EXTENDED, 3, rest, 1);
+    rig_request(client, RIG_EXTENDED, NBD_CMD_BLOCK_STATUS, 0, 4, 70 * gib, 30 * gib + 1);
+    rig_expect_error(&rig, client, RIG_EXTENDED, 4, 70 * gib, NBD_EINVAL);
+    sim_client_close(client, false);
+    rig_finish(&rig);
+}
+
 static void
 status_payload(struct sim_client *client, uint64_t cookie, uint64_t length, const uint32_t *ids,
                uint32_t count)
@@ -729,6 +762,7 @@ main(void)
         cmocka_unit_test(zeroes_are_sent_as_holes),
         cmocka_unit_test(dont_fragment),
         cmocka_unit_test(block_status),
+        cmocka_unit_test(block_status_of_a_large_volume),
         cmocka_unit_test(block_status_with_payload),
         cmocka_unit_test(block_sizes_are_kept),
         cmocka_unit_test(resized_volume),
