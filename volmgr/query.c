@@ -265,7 +265,6 @@ pool_report_fill(const struct pool *pool, struct pool_report *report)
     report->state = pool->state;
     snprintf(report->reason, sizeof(report->reason), "%s", pool->reason);
     report->extent_bytes = pool->record.extent_bytes;
-    report->taken_percent = pool_taken_percent(pool);
     report->warning_percent = pool->record.warning_percent;
     report->critical_percent = pool->record.critical_percent;
     report->commit = pool->committer.commit;
@@ -284,6 +283,7 @@ pool_report_fill(const struct pool *pool, struct pool_report *report)
         return;
     }
     report->volume_count = pool->volume_count;
+    report->taken_percent = pool_taken_percent(pool);
     report->metadata_bytes = pool->store->ops->size_bytes(pool->store);
     list_for_each(&pool->volumes, link) {
         const struct volume *volume = list_entry(link, struct volume, pool_link);

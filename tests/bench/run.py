@@ -37,8 +37,9 @@ import workloads  # noqa: E402
 from volmgr_env import MIB, Skip, check, need_program, run_command  # noqa: E402
 
 IDLE_EXPORTS = 100
-# In the quick form each server is tried once, and these in all workloads.
-QUICK_SERVERS = (servers.OURS, servers.BASELINE, "qsd-qcow2")
+# In the quick form every server is tried in one workload, and these in all.
+QUICK_SERVERS = (servers.OURS, servers.BASELINE)
+LOCAL = "fio-io_uring"  # no server at all
 METRICS = ("iops", "cpu_us", "p50_us", "p99_us")
 
 
@@ -108,7 +109,8 @@ class Bench:
     def wanted(self, workload):
         chosen = []
         names = self.options.server or workloads.EVERYBODY
-        if self.options.quick and workload is not workloads.WORKLOADS[0]:
+        if self.options.quick and workload is not workloads.WORKLOADS[0] and \
+                servers.BASELINE in workload.servers:
             names = set(names) & set(QUICK_SERVERS)
         for server in servers.ALL:
             if server.name in workload.servers and server.name in names:
@@ -143,7 +145,7 @@ class Bench:
                     workload, server, self.size_bytes, self.options.seconds, number, cpu,
                     self.env.folder))
             if workload.local:
-                rounds.setdefault("fio-io_uring", []).append(workloads.measure_local(
+                rounds.setdefault(LOCAL, []).append(workloads.measure_local(
                     workload, local, self.size_bytes, self.options.seconds, cpu,
                     self.env.folder))
         for server in running:
@@ -199,11 +201,15 @@ def summarize(workload, rounds):
         (name for name in reversed(row["servers"])), None)
     baseline = baseline or row["servers"][row["baseline"]]
     for values in row["servers"].values():
-        values["ratios"] = {
-            metric: values[metric] / baseline[metric]
-            for metric in METRICS
-            if values[metric] is not None and baseline[metric]}
+        values["ratios"] = ratios(values, baseline)
+        if LOCAL in row["servers"]:
+            values["ratios_to_local"] = ratios(values, row["servers"][LOCAL])
     return row
+
+
+def ratios(values, baseline):
+    return {metric: values[metric] / baseline[metric] for metric in METRICS
+            if values[metric] is not None and baseline[metric]}
 
 
 def _number(value):
@@ -219,11 +225,15 @@ def _cell(values, metric):
 
 def print_row(row):
     print(f"\n### {row['title']}\n")
-    print(f"| server | IOPS (ratio to {row['baseline']}) | CPU us per I/O | p50 us | p99 us |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    has_local = LOCAL in row["servers"]
+    print(f"| server | IOPS (ratio to {row['baseline']}) | CPU us per I/O | p50 us | p99 us |"
+          + (f" IOPS to {LOCAL} |" if has_local else ""))
+    print("| --- | ---: | ---: | ---: | ---: |" + (" ---: |" if has_local else ""))
     for name, values in row["servers"].items():
-        cells = " | ".join(_cell(values, metric) for metric in METRICS)
-        print(f"| {name} | {cells} |")
+        cells = [_cell(values, metric) for metric in METRICS]
+        if has_local:
+            cells.append(f"{values['ratios_to_local']['iops']:.2f}")
+        print(f"| {name} | {' | '.join(cells)} |")
     sys.stdout.flush()
 
 

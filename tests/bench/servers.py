@@ -172,11 +172,17 @@ class NbdServer(Server):
         # It goes into the background by itself; in the foreground it takes one client only.
         pid_file = os.path.join(self.folder, "pid")
         run_command(*self.prefix, "nbd-server", "-C", config, "-p", pid_file)
-        wait_until(lambda: os.path.exists(pid_file), 10, "nbd-server notes its process id")
-        with open(pid_file, encoding="ascii") as file:
-            self.pid = int(file.read())
+        self.pid = wait_until(lambda: self._read_pid(pid_file), 10, "nbd-server notes its id")
         self.env.stack.callback(self._end)
         wait_until(self.answers, 20, f"{self.name} serves", 0.02)
+
+    @staticmethod
+    def _read_pid(path):
+        try:
+            with open(path, encoding="ascii") as file:
+                return int(file.read())
+        except (OSError, ValueError):
+            return None  # it is about to be written
 
     def is_running(self):
         try:

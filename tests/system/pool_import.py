@@ -29,7 +29,6 @@ def write_and_flush(env, daemon):
         del places[discarded]
         handle.flush()
         places[discarded] = 0
-        places[discarded] = places.pop(discarded)  # the last to be discarded again
     volmgr_nbd.close(handle)
     return places
 
@@ -51,6 +50,40 @@ def check_refused_while_open(env, daemon, disks):
     daemon.volctl("status")
 
 
+def killed_and_taken_over(env, daemon, disks):
+    """What was not flushed may be lost now, which somebody must accept; the rest may not."""
+    daemon.kill()
+    shutil.rmtree(daemon.state)
+    shutil.rmtree(daemon.volatile)
+    careful = env.daemon("careful")
+    error = careful.refused("pool", "import", *disks, "--force")
+    check("--accept-loss" in str(error), f"it does not say how to go on: {error}")
+    careful.stop()
+    heir = env.daemon("heir", arguments=["--accept-loss"])
+    heir.volctl("pool", "import", *disks, "--force")
+    return heir
+
+
+def check_taken_over(heir, before, exports):
+    imported = heir.volctl("pool", "show", "p")
+    check_equal((imported["pool"], imported["state"]), ("p", "online"), "the imported pool")
+    after = {entry["volume"]: entry for entry in heir.volctl("list")["volumes"]}
+    check_equal(set(after), set(before), "volumes")
+    for name, entry in before.items():
+        for field in ("size_bytes", "guid", "sector_bytes"):
+            check_equal(after[name][field], entry[field], f"{field} of {name}")
+    check_equal(sorted(entry["name"] for entry in heir.volctl("exports")["exports"]), exports,
+                "exports")
+
+
+def overwrite(heir, places):
+    handle = volmgr_nbd.connect(heir, "p/a")
+    handle.pwrite(mark(77777), 0)
+    handle.flush()
+    volmgr_nbd.close(handle)
+    places[0] = 77777
+
+
 def test(env):
     volmgr_nbd.need_libnbd()
     env.say(f"seed {env.seed}")
@@ -64,29 +97,22 @@ def test(env):
     before = {entry["volume"]: entry for entry in daemon.volctl("list")["volumes"]}
     exports = sorted(entry["name"] for entry in daemon.volctl("exports")["exports"])
     check_refused_while_open(env, daemon, disks)
-    daemon.kill()
-    shutil.rmtree(daemon.state)
-    shutil.rmtree(daemon.volatile)
-
-    heir = env.daemon("heir")
-    imported = heir.volctl("pool", "import", *disks, "--force")
-    check_equal((imported["pool"], imported["state"]), ("p", "online"), "the imported pool")
-    after = {entry["volume"]: entry for entry in heir.volctl("list")["volumes"]}
-    check_equal(set(after), set(before), "volumes")
-    for name, entry in before.items():
-        for field in ("size_bytes", "guid", "sector_bytes"):
-            check_equal(after[name][field], entry[field], f"{field} of {name}")
-    check_equal(sorted(entry["name"] for entry in heir.volctl("exports")["exports"]), exports,
-                "exports")
+    heir = killed_and_taken_over(env, daemon, disks)
+    check_taken_over(heir, before, exports)
     verify(heir, places)
-    handle = volmgr_nbd.connect(heir, "p/a")
-    handle.pwrite(mark(77777), 0)
-    handle.flush()
-    volmgr_nbd.close(handle)
-    places[0] = 77777
-    heir.restart()
-    verify(heir, places)
+    overwrite(heir, places)
     heir.stop()
+
+    # Once more, after an orderly end: then nobody has to accept a loss.
+    shutil.rmtree(heir.state)
+    shutil.rmtree(heir.volatile)
+    last = env.daemon("last")
+    last.volctl("pool", "import", *disks)
+    check_taken_over(last, before, exports)
+    verify(last, places)
+    last.restart()
+    verify(last, places)
+    last.stop()
 
 
 run(test, limit_s=90)

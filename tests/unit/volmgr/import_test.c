@@ -209,6 +209,27 @@ an_older_checkpoint_does_as_well(void **state)
     bench_free(bench);
 }
 
+/* None of the two, and the ledger does not reach back to the beginning: not without telling. */
+static void
+without_checkpoint_a_ledger_that_went_round_is_not_enough(void **state)
+{
+    struct bench *bench = bench_with_pool(9);
+    struct volume *one = make(bench, "p/one");
+
+    (void)state;
+    churn(bench, one, 3000);
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_true(bench_damage_checkpoint(bench, THREE, true));
+    assert_true(bench_damage_checkpoint(bench, THREE, false));
+    sim_store_lose(bench->sim, "p");
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(import(bench, THREE, false, NULL), -ENODATA);
+    assert_int_equal(import(bench, THREE, true, NULL), -ENODATA);
+    assert_false(sim_store_exists(bench->sim, "p"));
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
@@ -217,6 +238,7 @@ main(void)
         cmocka_unit_test(a_damaged_database_is_replaced_on_request),
         cmocka_unit_test(what_cannot_be_proved_needs_force),
         cmocka_unit_test(an_older_checkpoint_does_as_well),
+        cmocka_unit_test(without_checkpoint_a_ledger_that_went_round_is_not_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,6 +92,52 @@ nothing_is_lost_when_the_daemon_dies(void **state)
     }
 }
 
+/*
+ * P1, P4: the daemon dies, and while it recovers the power fails: a map entry that replay has
+ * committed must not name bytes that never got to the disk. What was not flushed may be gone, but
+ * what is read then is zeroes, never what somebody else left there.
+ */
+static void
+replay_commits_nothing_that_is_not_on_the_disks(void **state)
+{
+    (void)state;
+    for (uint64_t step = 1; step < 120; step++) {
+        struct bench *bench = bench_create(step, 1);
+        struct sim_disk_properties properties = {
+            .size_bytes = DISK_BYTES, .kind = FILE_KIND_BLOCK_DEVICE, .dirty = true,
+        };
+        sim_disk_create(bench->sim, "/d/0", &properties);
+        sim_disk_create(bench->sim, "/d/1", &properties);
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_make_pool(bench, "p", TWO, true), 0);
+        struct volume *one = make(bench, "p/one", 1 * GIB);
+        assert_int_equal(bench_fill(bench, one, 0, 256 * KIB, 1), 0);
+        bench_kill(bench);
+        sim_quiesce(bench->sim, 60 * NS_PER_S);
+        sim_stop_at(bench->sim, sim_event_count(bench->sim) + step);
+        bench_boot_until_stopped(bench);
+        bool ended = !sim_has_stopped(bench->sim);
+        bench_power_cut(bench, SIM_CUT_LOSE_ALL);
+        sim_stop_at(bench->sim, 0);
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+        one = find(bench, "p/one");
+        for (uint64_t at = 0; at < 256 * KIB; at += 4096) {
+            uint8_t read[4096];
+            uint8_t zeroes[4096] = { 0 };
+            assert_int_equal(bench_io(bench, one, VOLUME_READ, at, read, sizeof(read)), 0);
+            assert_true(memcmp(read, zeroes, sizeof(read)) == 0 ||
+                        bench_check(bench, one, at, sizeof(read), 1));
+        }
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+        if (ended) {
+            assert_true(step > 20);
+            return;
+        }
+    }
+}
+
 /* Killed again and again while it recovers: the next attempt gets there. */
 static void
 replay_can_be_interrupted_anywhere(void **state)
@@ -348,6 +394,55 @@ checkpoints_let_the_ledger_go_round(void **state)
     bench_free(bench);
 }
 
+static bool
+checkpoint_is_running(struct bench *bench)
+{
+    struct job_query query = { 0 };
+    bool running = false;
+
+    assert_int_equal(bench_job_query(bench, &query), 0);
+    for (uint32_t i = 0; i < query.ret_count; i++) {
+        running = running || !query.ret_jobs[i].finished;
+    }
+    free(query.ret_jobs);
+    return running;
+}
+
+/* However many there have been, and however they ended: two of them take space. */
+static void
+old_checkpoints_give_their_space_back(void **state)
+{
+    struct bench *bench = bench_with_pool(2, 1);
+    struct volume *one = make(bench, "p/one", 1 * GIB);
+    uint8_t block[4096] = { 1 };
+    uint32_t interrupted = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < 4000 || interrupted < 8; i++) {
+        enum volume_operation operation = (i & 1) == 0 ? VOLUME_WRITE : VOLUME_DISCARD;
+        assert_int_equal(bench_io(bench, one, operation, 0,
+                                  operation == VOLUME_WRITE ? block : NULL, 4096),
+                         0);
+        assert_int_equal(bench_io(bench, one, VOLUME_FLUSH, 0, NULL, 0), 0);
+        if (i >= 4000 && checkpoint_is_running(bench)) {
+            bench_kill(bench);
+            assert_int_equal(bench_boot(bench), 0);
+            one = find(bench, "p/one");
+            interrupted++;
+        }
+        assert_true(i < 20000);
+        if (i == 3999) {
+            bench_pass_time(bench, 1);
+            assert_true(checkpoints_written(bench) > 4);
+            assert_true(bench_pool_report(bench, "p").allocated_bytes <= 12 * MIB);
+        }
+    }
+    bench_pass_time(bench, 1);
+    assert_true(bench_pool_report(bench, "p").allocated_bytes <= 12 * MIB);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 static void
 a_damaged_database_is_refused(void **state)
 {
@@ -394,6 +489,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_when_the_daemon_dies),
+        cmocka_unit_test(replay_commits_nothing_that_is_not_on_the_disks),
         cmocka_unit_test(replay_can_be_interrupted_anywhere),
         cmocka_unit_test(a_power_cut_keeps_what_was_flushed),
         cmocka_unit_test(the_number_of_reactors_may_change),
@@ -401,6 +497,7 @@ main(void)
         cmocka_unit_test(an_old_database_is_brought_up_to_date),
         cmocka_unit_test(a_damaged_ledger_is_refused),
         cmocka_unit_test(checkpoints_let_the_ledger_go_round),
+        cmocka_unit_test(old_checkpoints_give_their_space_back),
         cmocka_unit_test(a_damaged_database_is_refused),
         cmocka_unit_test(a_failing_store_makes_the_pool_read_only),
     };
