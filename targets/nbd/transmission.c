@@ -550,9 +550,9 @@ receive_more(struct nbd_connection *conn)
         return;
     }
     conn->taken = 0;
-    /* A request that is complete but for its payload is not kept waiting. */
+    /* Large payload is not kept waiting: the socket holds little of it. */
     if (taken > 0 && nbd_gather_note(&conn->gather, taken, reactor_now_ns(reactor)) &&
-        conn->incoming == NULL && conn->skipping == NULL) {
+        !conn->large_payload && conn->skipping == NULL) {
         NBD_COUNT(conn->shard, gathers, 1);
         timer_arm(reactor, &conn->gather_timer, reactor_now_ns(reactor) + NBD_GATHER_WAIT_NS,
                   gathered);

@@ -27,16 +27,24 @@ struct session {
     gnutls_session_t tls;
 };
 
+/* GnuTLS reads the file again for each session: it stays until the process ends. */
+static char psk_path[] = "/tmp/nbd-fuzz-psk-XXXXXX";
+
+static void
+remove_psk(void)
+{
+    unlink(psk_path);
+}
+
 static void
 start(struct nbd_fuzz *fuzz)
 {
-    char path[] = "/tmp/nbd-fuzz-psk-XXXXXX";
-    int fd = mkstemp(path);
+    int fd = mkstemp(psk_path);
     ASSERT(fd >= 0);
     ASSERT(dprintf(fd, "fuzz:%s\n", KEY) > 0);
     close(fd);
-    nbd_fuzz_start(fuzz, path);
-    /* GnuTLS reads the file again for each session: it stays until the process ends. */
+    atexit(remove_psk);
+    nbd_fuzz_start(fuzz, psk_path);
 }
 
 static ssize_t
