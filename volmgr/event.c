@@ -144,6 +144,11 @@ event_add(struct event_node *node)
 static struct event_node *
 event_make(struct manager *manager, enum event_severity severity, const char *pool,
            const char *subject, const char *name, const char *format, va_list arguments)
+    __attribute__((format(printf, 6, 0)));
+
+static struct event_node *
+event_make(struct manager *manager, enum event_severity severity, const char *pool,
+           const char *subject, const char *name, const char *format, va_list arguments)
 {
     struct event_node *node = calloc(1, sizeof(*node));
 

@@ -426,7 +426,7 @@ pool_taken_percent(const struct pool *pool)
                       MIN(allocator->slots_total, allocator_metadata_reserve(allocator) +
                                                       allocator->metadata_extents);
 
-    return usable == 0 ? 100 : (uint8_t)(100 - MIN(available, usable) * 100 / usable);
+    return (uint8_t)(usable == 0 ? 100 : 100 - MIN(available, usable) * 100 / usable);
 }
 
 void

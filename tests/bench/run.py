@@ -193,8 +193,10 @@ def medians(results):
 
 def summarize(workload, rounds):
     row = {"name": workload.name, "title": workload.title, "servers": {}}
+    direct = [server.name for server in servers.ALL if server.can_direct] + [LOCAL]
     for name, results in rounds.items():
         row["servers"][name] = {**medians(results),
+                                "page_cache": workload.direct and name not in direct,
                                 "rounds": [result.as_json() for result in results]}
     baseline = row["servers"].get(servers.BASELINE)
     row["baseline"] = servers.BASELINE if baseline else next(
@@ -230,6 +232,8 @@ def print_row(row):
           + (f" IOPS to {LOCAL} |" if has_local else ""))
     print("| --- | ---: | ---: | ---: | ---: |" + (" ---: |" if has_local else ""))
     for name, values in row["servers"].items():
+        if values["page_cache"]:
+            name += " (page cache)"
         cells = [_cell(values, metric) for metric in METRICS]
         if has_local:
             cells.append(f"{values['ratios_to_local']['iops']:.2f}")

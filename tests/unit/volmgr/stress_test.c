@@ -381,19 +381,13 @@ restart(struct model *model)
 {
     struct bench *bench = model->bench;
 
-    switch (random_below(&model->random, 3)) {
-    case 0:
-        if (!model->interrupted) {
-            assert_int_equal(bench_shutdown(bench), 0);
-            break;
-        }
-        /* fall through */
-    case 1:
+    uint64_t way = random_below(&model->random, 3);
+    if (way == 0 && !model->interrupted) {
+        assert_int_equal(bench_shutdown(bench), 0);
+    } else if (way <= 1) {
         bench_kill(bench);
-        break;
-    default:
+    } else {
         bench_power_cut(bench, SIM_CUT_BY_SEED);
-        break;
     }
     sim_stop_at(bench->sim, 0);
     /* Now and then the start itself is interrupted, too. */
