@@ -71,7 +71,8 @@ fence(struct volume *volume, const struct disk *disk)
     event_post(volume->pool->manager, EVENT_CRITICAL, volume->pool->name, volume->record.name,
                "unflushed-writes-lost",
                "disk %s failed to flush: what this volume wrote since its last good flush may be "
-               "lost; it answers no I/O until the daemon has been restarted with --accept-loss",
+               "lost; it answers no I/O until the daemon has been restarted, and then shows what "
+               "the disk kept, as after a power cut",
                disk->backend != NULL ? disk->backend->spec : disk->record.spec);
 }
 
