@@ -18,6 +18,8 @@
 
 /* A disk that takes longer to make room is left out of the grant. */
 #define ROOM_TIMEOUT_NS (5 * NS_PER_S)
+/* One that has refused is asked again after this; its file system may have been made larger. */
+#define ROOM_RETRY_NS (2 * NS_PER_S)
 
 enum {
     RELEASES_AT_ONCE = 64,
@@ -68,6 +70,7 @@ struct allocator_machine {
     bool refused[SOURCE_GRANT_EXTENTS_MAX];
     uint32_t place_count;
     bool shed; /* for this grant */
+    uint64_t grant_began_ns; /* a disk that has refused since then is not asked again for it */
     struct list releasing;
     uint32_t pending; /* rooms, or shards that have not answered */
     struct commit_request commit;
@@ -160,6 +163,9 @@ allocator_available(const struct allocator *allocator, const struct volume *volu
     uint64_t kept = allocator_metadata_reserve(allocator) +
                     (allocator->has_reserves ? promised_to_others(allocator->pool, volume) : 0);
 
+    if (volume == NULL || volume != allocator->promise_volume) {
+        kept += allocator->promise_pending;
+    }
     return allocator->slots_free > kept ? allocator->slots_free - kept : 0;
 }
 
@@ -188,16 +194,23 @@ take_slot_on(struct allocator *allocator, struct disk *disk, struct extent_place
     return false;
 }
 
+/* At that time it had refused to make room, or not yet answered whether it does. */
+static bool
+refuses_room(const struct disk *disk, uint64_t at_ns)
+{
+    return disk->backend_full && at_ns < disk->backend_full_until_ns;
+}
+
 /* The disk of this tier (or, with `other_tiers`, any) that has the largest part of it free. */
 static struct disk *
-best_disk(const struct pool *pool, uint8_t tier, bool other_tiers)
+best_disk(const struct pool *pool, uint8_t tier, bool other_tiers, uint64_t at_ns)
 {
     struct disk *best = NULL;
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
         if (disk == NULL || disk->backend == NULL || disk->slots_free == 0 ||
-            disk->backend_full || disk->record.state != DISK_STATE_ACTIVE) {
+            refuses_room(disk, at_ns) || disk->record.state != DISK_STATE_ACTIVE) {
             continue;
         }
         if (!other_tiers && disk->record.tier != tier) {
@@ -213,18 +226,27 @@ best_disk(const struct pool *pool, uint8_t tier, bool other_tiers)
     return best;
 }
 
-bool
-allocator_take_slot(struct allocator *allocator, uint8_t tier, struct extent_place *ret_place)
+/* Of the disks that did not refuse room at that time. */
+static bool
+take_slot(struct allocator *allocator, uint8_t tier, uint64_t at_ns,
+          struct extent_place *ret_place)
 {
     struct disk *disk = NULL;
 
     if (tier != VOLUME_TIER_AUTO) {
-        disk = best_disk(allocator->pool, tier, false);
+        disk = best_disk(allocator->pool, tier, false, at_ns);
     }
     if (disk == NULL) {
-        disk = best_disk(allocator->pool, tier, true);
+        disk = best_disk(allocator->pool, tier, true, at_ns);
     }
     return disk != NULL && take_slot_on(allocator, disk, ret_place);
+}
+
+bool
+allocator_take_slot(struct allocator *allocator, uint8_t tier, struct extent_place *ret_place)
+{
+    return take_slot(allocator, tier, reactor_now_ns(allocator->pool->manager->control),
+                     ret_place);
 }
 
 void
@@ -347,8 +369,11 @@ grant_commit(struct allocator_machine *machine)
             continue; /* late: its slot comes back when the disk answers */
         }
         if (machine->refused[i]) {
+            struct disk *disk = pool_disk(pool, machine->places[i].disk);
             allocator_free_slot(allocator, machine->places[i]);
-            pool_disk(pool, machine->places[i].disk)->backend_full = true;
+            disk->backend_full = true;
+            disk->backend_full_until_ns =
+                reactor_now_ns(pool->manager->control) + ROOM_RETRY_NS;
         } else {
             grant_add_extent(machine, machine->places[i]);
         }
@@ -383,9 +408,11 @@ room_made(struct io_op *op)
 {
     struct backend_io *io = container_of(op, struct backend_io, op);
     struct extent_room *room = container_of(io, struct extent_room, io);
+    const struct disk *disk = pool_disk(room->allocator->pool, room->place.disk);
 
     if (op->result < 0 && op->result != -ENOSPC) {
-        log_warning("allocator", "%s: cannot make room for an extent: %s", io->backend->spec,
+        log_warning("allocator", "%s: cannot make room for an extent: %s",
+                    disk->backend != NULL ? disk->backend->spec : "a disk that is missing",
                     error_name(op->result));
     }
     room->allocator->side_operations--;
@@ -404,9 +431,11 @@ room_is_late(struct backend_io *io)
 {
     struct extent_room *room = container_of(io, struct extent_room, io);
     struct allocator_machine *machine = room->allocator->machine;
+    struct disk *disk = pool_disk(room->allocator->pool, room->place.disk);
 
     room->abandoned = true;
-    pool_disk(room->allocator->pool, room->place.disk)->backend_full = true;
+    disk->backend_full = true;
+    disk->backend_full_until_ns = UINT64_MAX; /* until it answers: see room_made() */
     machine->places[room->index].disk = UINT16_MAX; /* grant_commit() leaves it alone */
     room_is_settled(room, true);
 }
@@ -504,8 +533,11 @@ grant_begin(struct allocator *allocator, struct extent_grant *grant)
     uint32_t wanted = grant->wanted;
     uint8_t tier = grant->volume != NULL ? grant->volume->durable.tier : VOLUME_TIER_AUTO;
 
-    machine->shed = machine->shed && machine->grant == grant;
-    machine->grant = grant;
+    if (machine->grant != grant) {
+        machine->grant = grant;
+        machine->grant_began_ns = reactor_now_ns(allocator->pool->manager->control);
+        machine->shed = false;
+    }
     machine->place_count = 0;
     grant->count = 0;
     grant->status = 0;
@@ -513,7 +545,8 @@ grant_begin(struct allocator *allocator, struct extent_grant *grant)
     wanted = (uint32_t)MIN((uint64_t)wanted, MAX(available / 16, UINT64_C(1)));
     wanted = (uint32_t)MIN((uint64_t)wanted, available);
     while (machine->place_count < wanted &&
-           allocator_take_slot(allocator, tier, &machine->places[machine->place_count])) {
+           take_slot(allocator, tier, machine->grant_began_ns,
+                     &machine->places[machine->place_count])) {
         machine->place_count++;
     }
     if (machine->place_count == 0 && !machine->shed) {

@@ -135,6 +135,7 @@ class Window:
         self.length = length
         self.image = bytearray(length * SECTOR_BYTES)  # what is known
         self.doubts = {}  # sector -> contents that it may hold besides
+        self.undone = {}  # sector -> [(clock, content)]: what an unflushed change overwrote
         self.in_flight = []
 
     def is_busy(self, first, count):
@@ -144,13 +145,17 @@ class Window:
 class Oracle:
     """Knows what the windows of one volume must hold."""
 
-    def __init__(self, volume_number, windows):
-        """`windows`: list of (offset, length) in sectors, apart from each other."""
+    def __init__(self, volume_number, windows, may_lose=False):
+        """`windows`: list of (offset, length) in sectors, apart from each other. `may_lose`:
+        remember what a loss of unflushed changes would bring back, for accept_loss()."""
         self.volume_number = volume_number
         self.windows = [Window(offset, length) for offset, length in windows]
+        self.may_lose = may_lose
         self.version = 0
         self.acknowledged = 0
         self.lost = 0
+        self.clock = 0  # completed changes
+        self.flushed = 0  # changes that had completed when the last good flush was sent
 
     def begin(self, kind, window, first, count):
         """An operation about to be sent. "write", "zero" or "trim"; None: it would overlap one in
@@ -182,15 +187,42 @@ class Oracle:
         window.in_flight.remove(operation)
         self.acknowledged += succeeded
         self.lost += not succeeded
+        self.clock += 1
         for index in range(operation.count):
             sector = operation.first + index
             place = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
             new = operation.data[index * SECTOR_BYTES:(index + 1) * SECTOR_BYTES]
             if succeeded and not self._may_be_kept(operation, sector):
+                if self.may_lose:
+                    self._remember(window, sector)
                 window.image[place] = new
                 window.doubts.pop(sector, None)
             else:
                 window.doubts.setdefault(sector, []).append(new)
+
+    def _remember(self, window, sector):
+        """What this sector held before the change that has just completed."""
+        place = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
+        undone = [item for item in window.undone.get(sector, ()) if item[0] > self.flushed]
+        undone.append((self.clock, bytes(window.image[place])))
+        undone += [(self.clock, content) for content in window.doubts.get(sector, ())]
+        window.undone[sector] = undone
+
+    def flush_sent(self):
+        """To be handed to flush_done() when that flush has succeeded."""
+        return self.clock
+
+    def flush_done(self, mark):
+        self.flushed = max(self.flushed, mark)
+
+    def accept_loss(self):
+        """Changes that no flush has covered may be undone, each for itself."""
+        for window in self.windows:
+            for sector, undone in window.undone.items():
+                contents = [content for clock, content in undone if clock > self.flushed]
+                if contents:
+                    window.doubts.setdefault(sector, []).extend(contents)
+            window.undone.clear()
 
     def verify(self, window, first, data):
         """Compare what was read with what may be there; from then on it is what must be there."""
@@ -284,7 +316,13 @@ class Traffic:
 
     def _submit_flush(self, handle):
         self.outstanding[id(handle)] += 1
-        handle.aio_flush(completion=lambda error: self._done(handle, None, error.value))
+        mark = self.oracle.flush_sent()
+
+        def completed(error):
+            if error.value == 0:
+                self.oracle.flush_done(mark)
+            return self._done(handle, None, error.value)
+        handle.aio_flush(completion=completed)
 
     def _submit_read(self, handle, window, first, count):
         # A range that nobody changes meanwhile: what is in flight is known when the answer comes.

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Disks that make room on demand: file systems that are full, slow, or larger than before (P7). */
+#include "tests/unit/volmgr/harness.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/util.h"
+
+#define FILE_BYTES (1 * GIB)
+#define ROOM_BYTES (96 * MIB)
+#define STEP_BYTES (1 * MIB)
+
+enum {
+    FILES = 4,
+};
+
+struct rig {
+    struct bench *bench;
+    struct sim_disk *files[FILES];
+    struct volume *volume;
+    uint64_t written_bytes;
+};
+
+/* A pool of sparse files, each on a file system of ROOM_BYTES and in a tier of its own. */
+static void
+rig_create(struct rig *rig, uint32_t files)
+{
+    struct disk_argument disks[FILES] = { 0 };
+    struct pool_create create = {
+        .name = "p", .extent_bytes = 1 * MIB, .disk_count = files, .disks = disks
+    };
+    struct export_lookup lookup;
+
+    *rig = (struct rig){ .bench = bench_create(5, 2) };
+    for (uint32_t i = 0; i < files; i++) {
+        snprintf(disks[i].spec, sizeof(disks[i].spec), "/f/%u", i);
+        disks[i].tier = (uint8_t)i;
+        rig->files[i] = sim_disk_create(
+            rig->bench->sim, disks[i].spec,
+            &(struct sim_disk_properties){
+                .size_bytes = FILE_BYTES, .capacity_bytes = ROOM_BYTES });
+    }
+    assert_int_equal(bench_boot(rig->bench), 0);
+    assert_int_equal(bench_pool_create(rig->bench, &create), 0);
+    assert_int_equal(bench_make_volume(rig->bench, "p/v", 64 * GIB), 0);
+    assert_int_equal(bench_make_export(rig->bench, "p/v"), 0);
+    assert_int_equal(bench_lookup(rig->bench, 0, "p/v", &lookup), 0);
+    rig->volume = lookup.ret_volume;
+}
+
+static void
+rig_free(struct rig *rig)
+{
+    bench_release(rig->bench, rig->volume);
+    assert_int_equal(bench_shutdown(rig->bench), 0);
+    bench_free(rig->bench);
+}
+
+static int
+write_step(struct rig *rig)
+{
+    int result = bench_fill(rig->bench, rig->volume, rig->written_bytes, STEP_BYTES, 7);
+
+    if (result == 0) {
+        rig->written_bytes += STEP_BYTES;
+    }
+    return result;
+}
+
+static uint64_t
+times_asked(const struct rig *rig)
+{
+    uint64_t times = 0;
+
+    for (uint32_t i = 0; i < FILES && rig->files[i] != NULL; i++) {
+        times += sim_disk_statistics(rig->files[i])->operations[FILE_IO_ALLOCATE];
+    }
+    return times;
+}
+
+/*
+ * Until nothing fits, and nothing that would make room is under way: the last checkpoint is
+ * written, the one before it is freed.
+ */
+static void
+fill_up(struct rig *rig, uint32_t files)
+{
+    uint32_t refused = 0;
+
+    do {
+        for (refused = 0; refused < 20; refused++) {
+            int result = write_step(rig);
+            assert_true(result == 0 || result == -ENOSPC);
+            if (result == 0) {
+                refused = 0;
+            }
+        }
+        bench_pass_time(rig->bench, 30);
+    } while (write_step(rig) == 0);
+    assert_in_range(rig->written_bytes, files * ROOM_BYTES / 2, files * ROOM_BYTES);
+}
+
+static void
+a_file_system_that_grows_is_used(void **state)
+{
+    struct rig rig;
+
+    (void)state;
+    rig_create(&rig, 1);
+    fill_up(&rig, 1);
+    /* Writes that need space do not each trouble a disk that has just refused. */
+    uint64_t asked = times_asked(&rig);
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_int_equal(write_step(&rig), -ENOSPC);
+    }
+    assert_in_range(times_asked(&rig) - asked, 0, 1);
+    sim_disk_set_capacity(rig.files[0], 0);
+    bench_pass_time(rig.bench, 3);
+    for (uint32_t i = 0; i < 64; i++) {
+        assert_int_equal(write_step(&rig), 0);
+    }
+    assert_true(bench_check(rig.bench, rig.volume, 0, rig.written_bytes, 7));
+    rig_free(&rig);
+}
+
+/* Several that each take their time to refuse are asked once each for one grant, not in turns. */
+static void
+slow_refusals_come_to_an_end(void **state)
+{
+    struct rig rig;
+
+    (void)state;
+    rig_create(&rig, FILES);
+    fill_up(&rig, FILES);
+    for (uint32_t i = 0; i < FILES; i++) {
+        sim_disk_add_fault(rig.files[i], &(struct sim_fault){ .action = SIM_FAULT_DELAY,
+                                                              .kinds = 1u << FILE_IO_ALLOCATE,
+                                                              .delay_ns = 3 * NS_PER_S });
+    }
+    bench_pass_time(rig.bench, 3);
+    uint64_t asked = times_asked(&rig);
+    uint64_t began_ns = sim_now_ns(rig.bench->sim);
+    assert_int_equal(write_step(&rig), -ENOSPC);
+    assert_true(times_asked(&rig) >= asked + FILES);
+    assert_in_range(sim_now_ns(rig.bench->sim) - began_ns, 3 * NS_PER_S, 4 * FILES * NS_PER_S);
+    rig_free(&rig);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_system_that_grows_is_used),
+        cmocka_unit_test(slow_refusals_come_to_an_end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
