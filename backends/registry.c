@@ -30,13 +30,10 @@ static void
 copy_without_option_secrets(char *to, const char *text)
 {
     static const char secret[] = "target_password=";
-    const char *options = strchr(text, '?');
-    if (options == NULL) {
-        memcpy(to, text, strlen(text) + 1);
-        return;
-    }
+    const char *start = text;
+
     while (*text != '\0') {
-        bool at_option = text > options && (text[-1] == '?' || text[-1] == '&');
+        bool at_option = text > start && (text[-1] == '?' || text[-1] == '&');
         if (at_option && strncmp(text, secret, strlen(secret)) == 0) {
             text += strcspn(text, "&!");
             text += *text == '&' ? 1 : 0;

@@ -13,7 +13,6 @@
 enum {
     ID_KEY_BYTES = 9,     /* type, be64 */
     DISK_KEY_BYTES = 3,   /* type, be16 */
-    DAMAGE_KEY_BYTES = 17, /* type, be64, be64 */
 };
 
 static bool
@@ -140,24 +139,6 @@ take_checkpoint(struct check_state *state, const struct store_batch_item *item)
 }
 
 static bool
-take_damage(struct check_state *state, const struct store_batch_item *item)
-{
-    if (item->key_bytes != DAMAGE_KEY_BYTES || item->value_bytes != sizeof(uint16_t)) {
-        return false;
-    }
-    uint64_t branch = get_be64(item->key + 1);
-    if (check_find_branch(state, branch) == NULL) {
-        check_report(state, CHECK_WARNING, CHECK_DAMAGE_ORPHAN, true, check_item_key(item),
-                     "a note of unreadable blocks is left over: there is no branch %" PRIu64,
-                     branch);
-        if (check_repair(state) != NULL) {
-            store_batch_delete(check_repair(state), item->family, item->key, item->key_bytes);
-        }
-    }
-    return true;
-}
-
-static bool
 take_run(struct check_state *state, const struct store_batch_item *item)
 {
     struct run_record record;
@@ -179,7 +160,7 @@ static take_fn *const takers[256] = {
     [SCHEMA_DISK] = take_disk,       [SCHEMA_VOLUME] = take_volume,
     [SCHEMA_BRANCH] = take_branch,   [SCHEMA_POSITION] = take_position,
     [SCHEMA_EXPORT] = take_export,   [SCHEMA_RUN] = take_run,
-    [SCHEMA_CHECKPOINT] = take_checkpoint, [SCHEMA_DAMAGE] = take_damage,
+    [SCHEMA_CHECKPOINT] = take_checkpoint,
     [SCHEMA_EVENT] = take_event,
 };
 
@@ -325,17 +306,57 @@ check_branches(struct check_state *state)
 static const struct volume_record *
 find_volume(const struct check_state *state, uint64_t id)
 {
-    for (size_t n = 0; n < state->volume_count; n++) {
-        if (state->volumes[n].id == id) {
-            return &state->volumes[n];
+    size_t low = 0;
+    size_t high = state->volume_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (state->volumes[middle].id < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    return NULL;
+    bool found = low < state->volume_count && state->volumes[low].id == id;
+    return found ? &state->volumes[low] : NULL;
+}
+
+static int
+compare_export_names(const void *left, const void *right)
+{
+    const struct export_record *a = *(const struct export_record *const *)left;
+    const struct export_record *b = *(const struct export_record *const *)right;
+    int order = strcmp(a->protocol, b->protocol);
+    order = order != 0 ? order : strcmp(a->name, b->name);
+    return order != 0 ? order : (a->id > b->id) - (a->id < b->id);
+}
+
+/* By sorting: a pool may have many thousands, and serve while it is checked. */
+static void
+check_export_names(struct check_state *state)
+{
+    if (state->export_count < 2) {
+        return;
+    }
+    const struct export_record **named = calloc(state->export_count, sizeof(*named));
+    ASSERT(named != NULL);
+    for (size_t n = 0; n < state->export_count; n++) {
+        named[n] = &state->exports[n];
+    }
+    qsort(named, state->export_count, sizeof(*named), compare_export_names);
+    for (size_t n = 1; n < state->export_count; n++) {
+        if (strcmp(named[n - 1]->name, named[n]->name) == 0
+            && strcmp(named[n - 1]->protocol, named[n]->protocol) == 0) {
+            report_id(state, CHECK_ERROR, CHECK_EXPORT_NAME_TWICE, SCHEMA_EXPORT, named[n]->id,
+                      "this export has name and protocol of export", named[n - 1]->id);
+        }
+    }
+    free(named);
 }
 
 static void
 check_exports(struct check_state *state)
 {
+    check_export_names(state);
     for (size_t n = 0; n < state->export_count; n++) {
         const struct export_record *export = &state->exports[n];
         check_counter(state, SCHEMA_EXPORT, export->id, state->pool.next_export);
@@ -348,13 +369,6 @@ check_exports(struct check_state *state)
                          export->volume);
             if (check_repair(state) != NULL) {
                 schema_delete_id(check_repair(state), SCHEMA_EXPORT, export->id);
-            }
-        }
-        for (size_t other = 0; other < n; other++) {
-            if (strcmp(state->exports[other].name, export->name) == 0
-                && strcmp(state->exports[other].protocol, export->protocol) == 0) {
-                report_id(state, CHECK_ERROR, CHECK_EXPORT_NAME_TWICE, SCHEMA_EXPORT, export->id,
-                          "this export has name and protocol of export", state->exports[other].id);
             }
         }
     }

@@ -166,6 +166,7 @@ dump_volume(struct dump_state *state, const struct store_batch_item *item)
     put_number(line, "copies", volume.copies);
     put_number(line, "tier", volume.tier);
     put_boolean(line, "deleting", volume.deleting);
+    put_boolean(line, "fenced", volume.fenced);
     put_number(line, "created_realtime_ns", volume.created_realtime_ns);
     return true;
 }
@@ -258,19 +259,6 @@ dump_checkpoint(struct dump_state *state, const struct store_batch_item *item)
 }
 
 static bool
-dump_damage(struct dump_state *state, const struct store_batch_item *item)
-{
-    if (item->key_bytes != 17 || item->value_bytes != 2) {
-        return false;
-    }
-    PUT_STRING(&state->line, "type", "damage");
-    put_number(&state->line, "branch", get_be64(item->key + 1));
-    put_number(&state->line, "volume_grain", get_be64(item->key + 9));
-    put_number(&state->line, "blocks", get_le16(item->value));
-    return true;
-}
-
-static bool
 dump_event(struct dump_state *state, const struct store_batch_item *item)
 {
     if (item->key_bytes != 9) {
@@ -287,7 +275,7 @@ static dump_fn *const system_dumpers[256] = {
     [SCHEMA_DISK] = dump_disk,     [SCHEMA_VOLUME] = dump_volume,
     [SCHEMA_BRANCH] = dump_branch, [SCHEMA_POSITION] = dump_position,
     [SCHEMA_EXPORT] = dump_export, [SCHEMA_RUN] = dump_run,
-    [SCHEMA_CHECKPOINT] = dump_checkpoint, [SCHEMA_DAMAGE] = dump_damage,
+    [SCHEMA_CHECKPOINT] = dump_checkpoint,
     [SCHEMA_EVENT] = dump_event,
 };
 
@@ -345,17 +333,17 @@ dump_page(struct dump_state *state, const struct store_batch_item *item)
     put_number(line, "page", page);
     put_number(line, "generation", generation);
     put_name(line, "entries"); /* index, home, its generation, valid, base, its generation, zero,
-                                  flags */
+                                  damaged, copied */
     put_text(line, "[");
     const char *separator = "";
     for (uint32_t index = 0; index < MAP_PAGE_ENTRIES; index++) {
         const struct map_entry *entry = &state->entries[index];
         if (!map_entry_is_empty(entry)) {
             byte_buffer_append_format(line,
-                                      "%s[%u,%" PRIu64 ",%u,%u,%" PRIu64 ",%u,%u,%u]", separator,
+                                      "%s[%u,%" PRIu64 ",%u,%u,%" PRIu64 ",%u,%u,%u,%u]", separator,
                                       index, entry->home, entry->home_generation, entry->valid,
                                       entry->base, entry->base_generation, entry->zero,
-                                      entry->flags);
+                                      entry->damaged, entry->copied);
             separator = ",";
         }
     }

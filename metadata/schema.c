@@ -32,15 +32,6 @@ schema_key_disk(uint8_t *key, uint16_t index)
     return 3;
 }
 
-uint32_t
-schema_key_damage(uint8_t *key, uint64_t branch, uint64_t volume_grain)
-{
-    key[0] = SCHEMA_DAMAGE;
-    put_be64(key + 1, branch);
-    put_be64(key + 9, volume_grain);
-    return 17;
-}
-
 void
 schema_put_commit(struct byte_buffer *batch, uint64_t commit)
 {

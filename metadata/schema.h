@@ -46,10 +46,6 @@ typedef uint64_t grain_address;
 
 /* ---- map entries (DESIGN: volume map) ---- */
 
-enum map_entry_flags {
-    MAP_ENTRY_DAMAGED = 1u << 0, /* some blocks are unreadable: see the damage records */
-};
-
 struct map_entry {
     grain_address home; /* grain that the valid blocks are in, or GRAIN_NONE */
     grain_address base; /* older shared grain that supplies other blocks, or GRAIN_NONE */
@@ -57,13 +53,13 @@ struct map_entry {
     uint32_t base_generation;
     uint16_t valid; /* bit n: block n is in home */
     uint16_t zero;  /* bit n: block n reads as zeroes although base has bytes */
-    uint16_t flags;
-    uint16_t reserved; /* 0 */
+    uint16_t damaged; /* bit n: what block n held is lost: a medium error until it is rewritten */
+    uint16_t copied;  /* bit n: block n was moved to the grain it is in, as it was */
 };
 _Static_assert(sizeof(struct map_entry) == 32, "two entries a cache line");
 
 enum {
-    MAP_ENTRY_ENCODED_BYTES = 30, /* home, base, generations, valid, zero, flags; little-endian */
+    MAP_ENTRY_ENCODED_BYTES = 32, /* the fields in their order, little-endian */
     MAP_DELTA_ENCODED_BYTES = 2 + MAP_ENTRY_ENCODED_BYTES, /* le16 index in front */
 };
 
@@ -72,6 +68,16 @@ void map_entry_encode(const struct map_entry *entry, uint8_t to[static MAP_ENTRY
 int map_entry_decode(const uint8_t from[static MAP_ENTRY_ENCODED_BYTES],
                      struct map_entry *ret_entry);
 bool map_entry_is_empty(const struct map_entry *entry);
+
+/*
+ * Its home was taken for a write that has not ended: no block is in it yet. Such a home is known to
+ * the running daemon only, and never stored.
+ */
+static inline bool
+map_entry_is_fresh(const struct map_entry *entry)
+{
+    return entry->home != GRAIN_NONE && entry->valid == 0;
+}
 
 /* A page: le32 CRC-32C of the rest, le16 count, then `count` deltas in order of index. */
 void map_page_encode(const struct map_entry entries[static MAP_PAGE_ENTRIES],
@@ -137,7 +143,6 @@ enum schema_record {
     SCHEMA_EXPORT = 'X',     /* "X" be64 export id */
     SCHEMA_RUN = 'N',        /* "N": struct run_record */
     SCHEMA_CHECKPOINT = 'K', /* "K" u8 slot */
-    SCHEMA_DAMAGE = 'Z',     /* "Z" be64 branch, be64 grain of the volume: le16 mask of blocks */
     SCHEMA_EVENT = 'E',      /* "E" be64 sequence: text of a past event */
 };
 
@@ -187,6 +192,7 @@ struct volume_record {
     uint8_t copies;
     uint8_t tier; /* VOLUME_TIER_AUTO or a number */
     bool deleting; /* gone for users; its grains are being freed */
+    bool fenced;   /* writes may be lost, and which ones is not known: no I/O until accepted */
     uint64_t created_realtime_ns;
 };
 enum {
@@ -243,7 +249,6 @@ struct checkpoint_record {
 uint32_t schema_key(uint8_t *key, enum schema_record record);
 uint32_t schema_key_id(uint8_t *key, enum schema_record record, uint64_t id); /* be64 */
 uint32_t schema_key_disk(uint8_t *key, uint16_t index);
-uint32_t schema_key_damage(uint8_t *key, uint64_t branch, uint64_t volume_grain);
 
 /* Append a PUT of the record to `batch`. */
 void schema_put_pool(struct byte_buffer *batch, const struct pool_record *record);

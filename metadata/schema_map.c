@@ -46,30 +46,32 @@ entry_is_valid(const struct map_entry *entry)
     if (!has_base && (entry->zero != 0 || entry->base_generation != 0)) {
         return false;
     }
-    if (has_home && entry->home == entry->base) {
+    if (has_home && (entry->home == entry->base || entry->valid == 0)) {
         return false;
     }
-    return (entry->flags & ~MAP_ENTRY_DAMAGED) == 0;
+    /* Only what a grain supplies can be lost or have been moved; zeroes cannot. */
+    uint16_t supplied = has_base ? (uint16_t)~entry->zero : entry->valid;
+    return ((entry->damaged | entry->copied) & ~supplied) == 0;
 }
 
 bool
 map_entry_is_empty(const struct map_entry *entry)
 {
-    return entry->home == GRAIN_NONE && entry->base == GRAIN_NONE && entry->flags == 0;
+    return entry->home == GRAIN_NONE && entry->base == GRAIN_NONE;
 }
 
 void
 map_entry_encode(const struct map_entry *entry, uint8_t to[static MAP_ENTRY_ENCODED_BYTES])
 {
     ASSERT(entry_is_valid(entry));
-    ASSERT_OP(entry->reserved, ==, 0);
     put_le64(to, entry->home);
     put_le64(to + 8, entry->base);
     put_le32(to + 16, entry->home_generation);
     put_le32(to + 20, entry->base_generation);
     put_le16(to + 24, entry->valid);
     put_le16(to + 26, entry->zero);
-    put_le16(to + 28, entry->flags);
+    put_le16(to + 28, entry->damaged);
+    put_le16(to + 30, entry->copied);
 }
 
 int
@@ -82,7 +84,8 @@ map_entry_decode(const uint8_t from[static MAP_ENTRY_ENCODED_BYTES], struct map_
         .base_generation = get_le32(from + 20),
         .valid = get_le16(from + 24),
         .zero = get_le16(from + 26),
-        .flags = get_le16(from + 28),
+        .damaged = get_le16(from + 28),
+        .copied = get_le16(from + 30),
     };
     if (!entry_is_valid(&entry)) {
         return -EUCLEAN;
@@ -140,7 +143,7 @@ page_check(const uint8_t *page, size_t page_bytes, uint32_t *ret_count)
         return -EUCLEAN;
     }
     uint32_t count = get_le16(page + PAGE_CRC_BYTES);
-    if (count > MAP_PAGE_ENTRIES
+    if (count == 0 || count > MAP_PAGE_ENTRIES /* a page of nothing is a value of nothing */
         || page_bytes != PAGE_HEADER_BYTES + (size_t)count * MAP_DELTA_ENCODED_BYTES
         || get_le32(page) != crc32c(0, page + PAGE_CRC_BYTES, page_bytes - PAGE_CRC_BYTES)) {
         return -EUCLEAN;

@@ -99,6 +99,7 @@ static const struct record_field volume_fields[] = {
     FIELD(volume_record, 9, NUMBER, tier),
     FIELD(volume_record, 10, BOOLEAN, deleting),
     FIELD(volume_record, 11, NUMBER, created_realtime_ns),
+    FIELD(volume_record, 12, BOOLEAN, fenced),
 };
 
 static const struct record_field branch_fields[] = {

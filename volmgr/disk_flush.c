@@ -17,7 +17,8 @@
  * Invariants
  *  F1  A waiter is answered by a flush that was submitted after it began to wait.
  *  F2  After a failure, or when the backend may have lost writes, every volume of a shard that had
- *      written to the disk and not flushed it is fenced before the shard believes any later flush.
+ *      written to the disk and not flushed it is told of the loss (loss.c) before the shard
+ *      believes any later flush.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -41,57 +42,34 @@ waiters_answer(struct list *waiters, int status)
     }
 }
 
-/* Replay will leave out the records of a fenced volume: they must not hold the ring's tail. */
-static void
-give_up_records(struct volume *volume)
-{
-    struct shard *shard = volume->shard;
-
-    for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
-        uint32_t count = volume->journal_open[i] + volume->journal_sealed[i];
-        volume->journal_open[i] = 0;
-        volume->journal_sealed[i] = 0;
-        if (count > 0) {
-            journal_committed(&shard->journal, i, count);
-        }
-    }
-    volume->journal_records = 0;
-    pipeline_resume_all(&shard->seal_waiters);
-}
-
-static void
-fence(struct volume *volume, const struct disk *disk)
-{
-    if (volume->fenced) {
-        return;
-    }
-    volume->fenced = true;
-    journal_fence(&volume->shard->journal, volume->branch.id);
-    give_up_records(volume);
-    event_post(volume->pool->manager, EVENT_CRITICAL, volume->pool->name, volume->record.name,
-               "unflushed-writes-lost",
-               "disk %s failed to flush: what this volume wrote since its last good flush may be "
-               "lost; it answers no I/O until the daemon has been restarted, and then shows what "
-               "the disk kept, as after a power cut",
-               disk->backend != NULL ? disk->backend->spec : disk->record.spec);
-}
-
 /* F2: those whose flush this was, and those that wrote and have not asked yet. */
 static void
-fence_writers(struct shard_disk *mine)
+tell_writers(struct shard_disk *mine)
 {
     uint32_t index = mine->disk->record.index;
 
-    list_for_each(&mine->waiters, link) {
-        fence(list_entry(link, struct disk_flush_waiter, link)->volume, mine->disk);
-    }
-    list_for_each(&mine->waiters_next, link) {
-        fence(list_entry(link, struct disk_flush_waiter, link)->volume, mine->disk);
-    }
     list_for_each(&mine->shard->volumes, link) {
         struct volume *volume = list_entry(link, struct volume, shard_link);
-        if ((volume->dirty_disks[index / 64] >> (index % 64) & 1) != 0) {
-            fence(volume, mine->disk);
+        uint64_t words = volume->dirty_disks[index / 64] | volume->seal.disks[index / 64];
+        if ((words >> (index % 64) & 1) != 0) {
+            volume_loss_begin(volume, mine->disk);
+        }
+    }
+}
+
+void
+disk_flush_look(struct shard *shard)
+{
+    ASSERT_ON_REACTOR(shard->reactor);
+    for (uint32_t i = 0; i < shard->disk_count; i++) {
+        struct shard_disk *mine = shard->disks[i];
+        if (mine == NULL || mine->disk->backend == NULL) {
+            continue;
+        }
+        uint64_t generation = backend_loss_generation(mine->disk->backend);
+        if (generation != mine->loss_generation_seen) {
+            mine->loss_generation_seen = generation;
+            tell_writers(mine);
         }
     }
 }
@@ -106,10 +84,10 @@ shard_flush_ended(struct message *message)
     ASSERT_ON_REACTOR(mine->shard->reactor);
     ASSERT(mine->flush_running);
     mine->flush_running = false;
-    if (status < 0 || mine->flush_generation != mine->loss_generation_seen) {
-        mine->loss_generation_seen = mine->flush_generation;
+    if (status < 0 || mine->flush_generation > mine->loss_generation_seen) {
+        mine->loss_generation_seen = MAX(mine->loss_generation_seen, mine->flush_generation);
         status = status < 0 ? status : -EIO;
-        fence_writers(mine);
+        tell_writers(mine);
     }
     list_init(&waiters);
     list_splice_back(&waiters, &mine->waiters);
@@ -138,6 +116,7 @@ shard_flush_submit(struct shard_disk *mine)
     }
     list_splice_back(&mine->waiters, &mine->waiters_next);
     mine->flush_running = true;
+    mine->flush_began_ns = reactor_now_ns(mine->shard->reactor);
     mine->flushes++;
     struct reactor *control = mine->shard->pool->manager->control;
     if (mine->shard->reactor == control) {
@@ -189,9 +168,9 @@ loss_noticed(struct message *message)
     struct loss_notice *notice = container_of(message, struct loss_notice, message);
     struct shard_disk *mine = notice->shard->disks[notice->disk_index];
 
-    if (mine != NULL && notice->generation != mine->loss_generation_seen) {
+    if (mine != NULL && notice->generation > mine->loss_generation_seen) {
         mine->loss_generation_seen = notice->generation;
-        fence_writers(mine);
+        tell_writers(mine);
     }
     free(notice);
 }

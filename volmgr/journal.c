@@ -12,7 +12,8 @@
 
 /*
  * Header (all little-endian): magic, version, CRC over the constant part; then, outside the CRC,
- * the tail, which is one aligned 64-bit store and so always whole.
+ * the tail and the number of fences. Each is one aligned 64-bit store and so always whole: 48 bits
+ * of the number and 16 of a checksum of them.
  *
  * Record: le32 CRC over the rest, le32 type, le64 sequence, branch, batch, volume grain, entry.
  */
@@ -29,7 +30,8 @@ enum {
     HEADER_BOOT_AT = 88,
     HEADER_CRC_END = 128,
     HEADER_TAIL_AT = 128,
-    HEADER_FENCES_AT = 192, /* le64 count, then branches; outside the CRC */
+    HEADER_FENCES_AT = 192, /* count, then le64 branches */
+    NUMBER_BITS = 48,
     HEADER_FENCES_MAX = (JOURNAL_HEADER_BYTES - HEADER_FENCES_AT) / 8 - 1,
     JOURNAL_VERSION = 1,
 
@@ -90,6 +92,26 @@ segment_of(const struct journal *journal, uint64_t sequence)
     return (uint32_t)(sequence % journal->capacity / journal->segment_records);
 }
 
+static uint64_t
+number_with_check(uint64_t number)
+{
+    uint8_t bytes[sizeof(number)];
+
+    ASSERT_OP(number >> NUMBER_BITS, ==, 0u);
+    put_le64(bytes, number);
+    return number | (uint64_t)(crc32c(0, bytes, NUMBER_BITS / 8) & UINT16_MAX) << NUMBER_BITS;
+}
+
+static bool
+number_decode(const uint8_t *from, uint64_t *ret_number)
+{
+    uint64_t bytes = get_le64(from);
+    uint64_t number = bytes & ((UINT64_C(1) << NUMBER_BITS) - 1);
+
+    *ret_number = number;
+    return number_with_check(number) == bytes;
+}
+
 static void
 set_geometry(struct journal *journal, uint64_t size_bytes)
 {
@@ -120,6 +142,8 @@ journal_create(struct journal *journal, struct platform *platform,
     }
     journal->memory = memory;
     header_encode(journal->memory, identity, journal->capacity);
+    put_le64(journal->memory + HEADER_TAIL_AT, number_with_check(0));
+    put_le64(journal->memory + HEADER_FENCES_AT, number_with_check(0));
     return 0;
 }
 
@@ -168,6 +192,7 @@ journal_append(struct journal *journal, uint64_t branch, uint64_t batch, uint64_
              crc32c(0, record + RECORD_TYPE_AT, JOURNAL_RECORD_BYTES - RECORD_TYPE_AT));
     journal->head++;
     journal->segment_uncommitted[segment]++;
+    journal->uncommitted++;
     return segment;
 }
 
@@ -177,6 +202,7 @@ journal_committed(struct journal *journal, uint32_t segment, uint32_t count)
     ASSERT_OP(segment, <, (uint32_t)JOURNAL_SEGMENTS);
     ASSERT_OP(journal->segment_uncommitted[segment], >=, count);
     journal->segment_uncommitted[segment] -= count;
+    journal->uncommitted -= count;
     while (journal->tail < journal->head &&
            journal->segment_uncommitted[segment_of(journal, journal->tail)] == 0) {
         /* The whole rest of this segment up to the head is committed. */
@@ -184,20 +210,56 @@ journal_committed(struct journal *journal, uint32_t segment, uint32_t count)
                         journal->segment_records;
         journal->tail = next < journal->head ? next : journal->head;
     }
-    put_le64(journal->memory + HEADER_TAIL_AT, journal->tail);
+    put_le64(journal->memory + HEADER_TAIL_AT, number_with_check(journal->tail));
 }
 
+uint32_t
+journal_tail_segment(const struct journal *journal)
+{
+    return segment_of(journal, journal->tail);
+}
+
+uint64_t
+journal_segment_end(const struct journal *journal)
+{
+    return journal->tail - journal->tail % journal->segment_records + journal->segment_records;
+}
+
+/* Above HEADER_FENCES_MAX the count stands for every branch. */
 void
 journal_fence(struct journal *journal, uint64_t branch)
 {
     uint8_t *fences = journal->memory + HEADER_FENCES_AT;
-    uint64_t count = get_le64(fences);
 
-    if (count < HEADER_FENCES_MAX) {
-        put_le64(fences + 8 * (count + 1), branch);
-        __atomic_signal_fence(__ATOMIC_RELEASE);
+    journal->fence_count++;
+    if (journal->fences_all || journal->fence_count > HEADER_FENCES_MAX) {
+        journal->fences_all = true;
+        put_le64(fences, number_with_check(HEADER_FENCES_MAX + 1));
+        return;
     }
-    put_le64(fences, count + 1); /* above the maximum it stands for every branch */
+    put_le64(fences + 8 * journal->fence_count, branch);
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    put_le64(fences, number_with_check(journal->fence_count));
+}
+
+void
+journal_lift_fence(struct journal *journal, uint64_t branch)
+{
+    uint8_t *fences = journal->memory + HEADER_FENCES_AT;
+
+    ASSERT_OP(journal->fence_count, >, 0u);
+    for (uint64_t i = 1; !journal->fences_all && i <= journal->fence_count; i++) {
+        if (get_le64(fences + 8 * i) == branch) {
+            put_le64(fences + 8 * i, get_le64(fences + 8 * journal->fence_count));
+            __atomic_signal_fence(__ATOMIC_RELEASE);
+            put_le64(fences, number_with_check(journal->fence_count - 1));
+            break;
+        }
+    }
+    if (--journal->fence_count == 0) {
+        journal->fences_all = false;
+        put_le64(fences, number_with_check(0));
+    }
 }
 
 bool
@@ -212,17 +274,21 @@ journal_is_fenced(const struct byte_buffer *fences, uint64_t branch)
     return false;
 }
 
-static void
-collect_fences(const struct journal *journal, struct byte_buffer *ret_fences)
+static int
+collect_fences(const struct journal *journal, struct byte_buffer *ret_fences, struct error *error)
 {
     const uint8_t *fences = journal->memory + HEADER_FENCES_AT;
-    uint64_t count = get_le64(fences);
+    uint64_t count = 0;
 
+    if (!number_decode(fences, &count)) {
+        return error_set(error, -EUCLEAN, "the fences of the volatile journal are damaged");
+    }
     if (count > HEADER_FENCES_MAX) {
         byte_buffer_append_le64(ret_fences, JOURNAL_FENCE_ALL);
-        return;
+    } else {
+        byte_buffer_append(ret_fences, fences + 8, count * 8);
     }
-    byte_buffer_append(ret_fences, fences + 8, count * 8);
+    return 0;
 }
 
 static bool
@@ -265,6 +331,18 @@ record_decode(const uint8_t *bytes, struct journal_record *ret_record)
     return map_entry_decode(bytes + RECORD_ENTRY_AT, &ret_record->entry);
 }
 
+int
+journal_read(const struct journal *journal, uint64_t sequence, struct journal_record *ret_record)
+{
+    const uint8_t *bytes = record_at(journal, sequence);
+
+    ASSERT(sequence >= journal->tail && sequence < journal->head);
+    if (!record_is_whole(bytes) || get_le64(bytes + RECORD_SEQUENCE_AT) != sequence) {
+        return -EUCLEAN;
+    }
+    return record_decode(bytes, ret_record);
+}
+
 /* J3: is there a whole record of this lap at or behind `sequence`? */
 static bool
 later_record_exists(const struct journal *journal, uint64_t sequence, uint64_t end)
@@ -295,9 +373,12 @@ static int
 replay_records(const struct journal *journal, journal_record_fn *each, void *context,
                struct error *error)
 {
-    uint64_t tail = get_le64(journal->memory + HEADER_TAIL_AT);
-    uint64_t end = tail + journal->capacity;
+    uint64_t tail = 0;
 
+    if (!number_decode(journal->memory + HEADER_TAIL_AT, &tail)) {
+        return error_set(error, -EUCLEAN, "the tail of the volatile journal is damaged");
+    }
+    uint64_t end = tail + journal->capacity;
     for (uint64_t sequence = tail; sequence < end; sequence++) {
         const uint8_t *bytes = record_at(journal, sequence);
         struct journal_record record;
@@ -346,9 +427,33 @@ journal_replay(struct platform *platform, const struct journal_identity *expecte
     }
     result = header_check(&journal, expected, error);
     if (result == 0) {
-        collect_fences(&journal, ret_fences);
+        result = collect_fences(&journal, ret_fences, error);
+    }
+    if (result == 0) {
         result = replay_records(&journal, each, context, error);
     }
     journal_close(&journal, expected, false);
     return result;
+}
+
+void
+journal_fence_ring(struct platform *platform, const struct journal_identity *expected,
+                   uint64_t size_bytes)
+{
+    struct journal journal = { .platform = platform };
+    char name[96];
+    void *memory = NULL;
+    bool existed = false;
+    struct error error;
+
+    set_geometry(&journal, size_bytes);
+    journal_name(expected, name);
+    if (platform->ops->volatile_map(platform, name, size_bytes, &memory, &existed, &error) < 0) {
+        return; /* the replay will not find it either */
+    }
+    journal.memory = memory;
+    if (existed && header_check(&journal, expected, &error) == 0) {
+        put_le64(journal.memory + HEADER_FENCES_AT, number_with_check(HEADER_FENCES_MAX + 1));
+    }
+    journal_close(&journal, expected, !existed);
 }

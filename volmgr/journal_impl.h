@@ -13,8 +13,8 @@
  * Records are numbered without gaps; record n lies in slot n modulo the capacity. `tail` in the
  * header is the oldest record that is still needed. The ring is cut in JOURNAL_SEGMENTS segments,
  * each with a count of uncommitted records; the tail moves over segments whose count is zero. When
- * one volume (on a hung disk) holds the tail back and the ring fills, its entries are logged again
- * at the head.
+ * volumes on a hung disk hold the tail back and the ring fills, what is needed of the segment at
+ * the tail is logged again at the head.
  *
  * Invariants
  *  J1  A record is complete (CRC over all of it) before the reply of its request is sent.
@@ -67,6 +67,9 @@ struct journal {
     uint64_t head; /* number of the next record */
     uint64_t tail; /* oldest needed */
     uint32_t segment_uncommitted[JOURNAL_SEGMENTS];
+    uint64_t uncommitted; /* sum of it */
+    uint64_t fence_count; /* branches */
+    bool fences_all;      /* the header had no room for one: it fences every branch */
 };
 
 /* "volmgr-<pool guid>-<ring guid prefix>-<index>": the name for volatile_map(). */
@@ -85,6 +88,12 @@ journal_free_records(const struct journal *journal)
     return journal->capacity - (journal->head - journal->tail);
 }
 
+/* The segment that the tail is in, and the number of the first record behind it. */
+uint32_t journal_tail_segment(const struct journal *journal);
+uint64_t journal_segment_end(const struct journal *journal);
+/* A record between tail and head. -EUCLEAN: it is damaged. */
+int journal_read(const struct journal *journal, uint64_t sequence,
+                 struct journal_record *ret_record);
 /* Append; there is room (asserted). Returns the segment that the record lies in. */
 uint32_t journal_append(struct journal *journal, uint64_t branch, uint64_t batch,
                         uint64_t volume_grain, const struct map_entry *entry);
@@ -93,6 +102,8 @@ uint32_t journal_append(struct journal *journal, uint64_t branch, uint64_t batch
  * there. Noted in the header at once, so that it outlives the process as the records do.
  */
 void journal_fence(struct journal *journal, uint64_t branch);
+/* What is lost is known and committed: the branch's later records are good. */
+void journal_lift_fence(struct journal *journal, uint64_t branch);
 /* `count` records of a segment are committed (or were logged again). Moves the tail. */
 void journal_committed(struct journal *journal, uint32_t segment, uint32_t count);
 
@@ -105,6 +116,9 @@ typedef int journal_record_fn(void *context, const struct journal_record *record
 int journal_replay(struct platform *platform, const struct journal_identity *expected,
                    uint64_t size_bytes, journal_record_fn *each, void *context,
                    struct byte_buffer *ret_fences, struct error *error);
+/* control. Fence every branch of a ring of an earlier run, if it is there. */
+void journal_fence_ring(struct platform *platform, const struct journal_identity *expected,
+                        uint64_t size_bytes);
 /* Is the branch among those that journal_replay() found fenced? */
 bool journal_is_fenced(const struct byte_buffer *fences, uint64_t branch);
 /* control. Remove the ring of an earlier run, after its records have been committed. */

@@ -143,7 +143,7 @@ entries_are_sound(const struct map_page *page)
         /* Without snapshots there are no frozen grains, hence no base. */
         if (!map_entry_is_sound(entry) || entry->base != GRAIN_NONE ||
             entry->home_generation != (uint32_t)volume->branch.current_generation ||
-            entry->flags != 0 || !grain_is_known(volume->pool, entry->home)) {
+            !grain_is_known(volume->pool, entry->home)) {
             return false;
         }
     }
@@ -275,13 +275,29 @@ map_cache_get(struct map_cache *cache, struct volume *volume, uint64_t number)
     return page;
 }
 
+struct map_page *
+map_cache_find(const struct map_cache *cache, uint64_t branch, uint64_t number)
+{
+    uint64_t hash = page_hash(branch, number);
+
+    ASSERT_ON_REACTOR(cache->shard->reactor);
+    for (struct hash_node *node = hash_table_chain(&cache->table, hash); node != NULL;
+         node = node->next) {
+        struct map_page *page = container_of(node, struct map_page, node);
+        if (node->hash == hash && page->volume->branch.id == branch && page->number == number) {
+            return page;
+        }
+    }
+    return NULL;
+}
+
 void
 map_page_detach_fresh(struct map_page *page, uint32_t index)
 {
     struct map_entry *entry = &page->entries[index];
     grain_address grain = entry->home;
 
-    ASSERT((entry->flags & MAP_ENTRY_FRESH) != 0);
+    ASSERT(map_entry_is_fresh(entry));
     ASSERT_OP(page->fresh_count, >, 0u);
     *entry = seal_stored_view(entry);
     page->fresh_count--;
@@ -293,7 +309,7 @@ static void
 drop_orphans(struct map_page *page)
 {
     for (uint32_t index = 0; index < MAP_PAGE_ENTRIES && page->fresh_count > 0; index++) {
-        if ((page->entries[index].flags & MAP_ENTRY_FRESH) != 0) {
+        if (map_entry_is_fresh(&page->entries[index])) {
             map_page_detach_fresh(page, index);
         }
     }

@@ -26,11 +26,6 @@ enum {
     MAP_PAGE_WORDS = MAP_PAGE_ENTRIES / 64
 };
 
-/* Runtime flag of an entry, never stored: its home was taken and no record names it yet. */
-enum {
-    MAP_ENTRY_FRESH = 1u << 15
-};
-
 enum map_page_state {
     MAP_PAGE_LOADING,
     MAP_PAGE_READY,
@@ -46,9 +41,10 @@ struct map_page {
     struct volume *volume;
     struct map_cache *cache;
     uint64_t number;
-    uint64_t stored_generation; /* of the version in the store; 0: none */
+    uint64_t stored_generation; /* of the version in the store (or on its way there); 0: none */
+    uint64_t generation_before_seal; /* what it is again when the sealed batch is not committed */
     uint32_t pins;
-    uint32_t fresh_count; /* entries with MAP_ENTRY_FRESH */
+    uint32_t fresh_count; /* entries that are fresh */
     enum map_page_state state;
     bool is_dirty;  /* on volume->dirty_pages */
     bool is_sealed; /* on volume->seal.pages */
@@ -82,6 +78,8 @@ void map_cache_free(struct map_cache *cache);
  * NULL.
  */
 struct map_page *map_cache_get(struct map_cache *cache, struct volume *volume, uint64_t number);
+/* The page if it is here, not pinned, not moved in the order of use; NULL. */
+struct map_page *map_cache_find(const struct map_cache *cache, uint64_t branch, uint64_t number);
 void map_page_unpin(struct map_page *page);
 /*
  * Undo the attachment of a fresh home: nothing was written there that anybody was told of. The last

@@ -111,8 +111,8 @@ stage_admit(struct volume_request *request)
     }
     volume->operations[request->operation]++;
     volume->bytes[request->operation] += request->length_bytes;
-    if (!volume->serving) {
-        request_fail(request, -ESHUTDOWN);
+    if (!volume->serving && request->operation != VOLUME_PREFETCH) {
+        request_fail(request, -ESHUTDOWN); /* loss.c may still need to load a page */
     } else if (volume->fenced) {
         request_fail(request, -EIO);
     } else if (volume->commit_failed && request->operation != VOLUME_READ &&
@@ -162,6 +162,14 @@ stage_lookup(struct volume_request *request)
 {
     struct volume *volume = request->volume;
 
+    if (UNLIKELY(volume->loss != NULL) && request->operation != VOLUME_PREFETCH) {
+        list_push_back(&volume->loss_waiters, &request->wait_link);
+        return STEP_AGAIN;
+    }
+    if (UNLIKELY(volume->fenced)) {
+        request_fail(request, -EIO);
+        return STEP_NEXT;
+    }
     if (request->page == NULL) {
         request->page = map_cache_get(&volume->shard->cache, volume,
                                       request->cursor_bytes >> MAP_PAGE_SHIFT);
@@ -174,6 +182,8 @@ stage_lookup(struct volume_request *request)
         request_fail(request, -EIO);
         return STEP_NEXT;
     }
+    request->loss_epoch = volume->loss_epoch;
+    request->stale = false;
     window_plan(request);
     return STEP_NEXT;
 }
@@ -251,8 +261,9 @@ finish(struct volume_request *request)
         if (request->status < 0) {
             volume->errors[request->operation]++;
         }
-        volume->latency_total_ns[request->operation] +=
-            reactor_now_ns(volume->shard->reactor) - request->started_ns;
+        uint64_t took_ns = reactor_now_ns(volume->shard->reactor) - request->started_ns;
+        volume->latency_total_ns[request->operation] += took_ns;
+        latency_add(&volume->shard->latency[request->operation], took_ns);
         request->reply(request);
     }
     if (list_empty(&volume->active)) {

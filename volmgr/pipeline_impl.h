@@ -111,6 +111,13 @@ entry_index(uint64_t offset_bytes)
     return (uint32_t)(offset_bytes >> GRAIN_SHIFT) % MAP_PAGE_ENTRIES;
 }
 
+/* A loss has been noticed since the window was planned: blocks of it may be marked now (Z1). */
+static inline bool
+window_is_outdated(const struct volume_request *request)
+{
+    return UNLIKELY(request->loss_epoch != request->volume->loss_epoch);
+}
+
 /* The blocks of grain [grain_start, + 64 KiB) that [start, end) touches, as bits. */
 static inline uint16_t
 block_mask(uint64_t grain_start_bytes, uint64_t start_bytes, uint64_t end_bytes)

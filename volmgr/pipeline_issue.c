@@ -44,7 +44,7 @@ block_is_writable_in_place(const struct volume_request *request, uint64_t offset
     const struct map_entry *entry = window_entry(request, offset_bytes);
     uint32_t block = (uint32_t)(offset_bytes >> BLOCK_SHIFT) % BLOCKS_PER_GRAIN;
 
-    return (entry->valid >> block & 1) != 0 &&
+    return ((entry->valid & ~entry->damaged) >> block & 1) != 0 &&
            entry->home_generation == (uint32_t)request->volume->branch.current_generation;
 }
 
@@ -329,6 +329,11 @@ plan_read(struct volume_request *request, uint64_t start, uint64_t end, uint8_t 
         grain_address grain = GRAIN_NONE;
         uint32_t blocks = run_length(entry, block, last, &grain);
         uint64_t run_end = MIN(end, grain_start + ((uint64_t)block + blocks) * BLOCK_BYTES);
+        if (UNLIKELY(entry->damaged != 0) &&
+            (entry->damaged & block_mask(grain_start, at, run_end)) != 0) {
+            request_fail(request, -EIO); /* its last content was lost: a medium error */
+            return at;
+        }
         uint64_t payload = bounce != NULL ? at - start : at - request->offset_bytes;
         if (grain == GRAIN_NONE) {
             if (bounce != NULL) {
@@ -386,6 +391,12 @@ plan_write(struct volume_request *request, uint64_t start, uint64_t end, uint64_
 
 /* ---- children ---- */
 
+static inline struct shard_disk *
+child_disk(const struct volume_child *child)
+{
+    return child->request->volume->shard->disks[child->disk_index];
+}
+
 static void
 child_done(struct io_op *op)
 {
@@ -401,6 +412,10 @@ child_done(struct io_op *op)
             *word |= bit;
             seal_note_dirty(request->volume);
         }
+    }
+    if (UNLIKELY(backend_loss_generation(child_disk(child)->disk->backend) !=
+                 child->loss_generation)) {
+        request->stale = true; /* Z2 */
     }
     if (op->result < 0) {
         request_fail(request, op->result);
@@ -454,6 +469,7 @@ child_start(struct volume_request *request, struct volume_child *child,
 
     child->request = request;
     child->disk_index = segment->disk->record.index;
+    child->loss_generation = child_disk(child)->loss_generation_seen;
     io->op.done = child_done;
     io->kind = is_write ? BACKEND_WRITE : BACKEND_READ;
     io->fua = is_write && (request->flags & VOLUME_FUA) != 0;
@@ -645,6 +661,10 @@ stage_issue(struct volume_request *request)
     if (request->window_kind == WINDOW_ZERO || request->window_kind == WINDOW_SKIP) {
         return STEP_NEXT;
     }
+    if (window_is_outdated(request)) {
+        request->stage = STAGE_LOOKUP;
+        return STEP_NEXT;
+    }
     if (request->bounce_phase == BOUNCE_EDGES) {
         issue_bounce_body(request);
     } else if (request->operation == VOLUME_WRITE_ZEROES) {
@@ -670,7 +690,16 @@ stage_settle(struct volume_request *request)
     if (request->window_kind == WINDOW_ZERO || request->window_kind == WINDOW_SKIP) {
         return STEP_NEXT;
     }
-    if (request->bounce_phase == BOUNCE_EDGES) {
+    bool edges = request->bounce_phase == BOUNCE_EDGES;
+    if (request->operation != VOLUME_READ && !edges) {
+        volume_loss_note_written(request);
+    }
+    if (UNLIKELY(request->stale)) {
+        disk_flush_look(request->volume->shard);
+        request->stage = STAGE_LOOKUP;
+        return STEP_NEXT;
+    }
+    if (edges) {
         request->stage = STAGE_ISSUE; /* the edges are there: now the body */
         return STEP_NEXT;
     }

@@ -58,9 +58,8 @@ attach_fresh(struct volume *volume, struct map_page *page, uint32_t index, grain
 {
     struct map_entry *entry = &page->entries[index];
 
-    ASSERT((entry->flags & MAP_ENTRY_FRESH) == 0);
+    ASSERT(!map_entry_is_fresh(entry));
     map_entry_attach_home(entry, grain, generation_of(volume));
-    entry->flags |= MAP_ENTRY_FRESH;
     page->fresh_count++;
 }
 
@@ -149,7 +148,7 @@ map_detach_unused(struct volume_request *request)
     }
     for (uint32_t index = window_first(request); index <= window_last(request); index++) {
         uint64_t first_block = (page_start + (uint64_t)index * GRAIN_BYTES) >> BLOCK_SHIFT;
-        if ((page->entries[index].flags & MAP_ENTRY_FRESH) != 0 &&
+        if (map_entry_is_fresh(&page->entries[index]) &&
             !range_lock_others(&volume->lock, request, first_block,
                                first_block + BLOCKS_PER_GRAIN - 1)) {
             map_page_detach_fresh(page, index);
@@ -169,7 +168,7 @@ entry_will_change(const struct volume_request *request, uint32_t index)
         struct map_entry_sources sources = map_entry_resolve(entry, mask);
         return sources.home != 0 || sources.base != 0;
     }
-    return (entry->valid & mask) != mask || (entry->flags & MAP_ENTRY_FRESH) != 0;
+    return (entry->valid & mask) != mask || (entry->damaged & mask) != 0;
 }
 
 static void
@@ -200,13 +199,12 @@ change_entry(struct volume_request *request, uint32_t index)
     uint16_t mask = window_mask(request, index);
 
     if (request->window_kind == WINDOW_ZERO) {
-        if ((entry->flags & MAP_ENTRY_FRESH) != 0) {
+        if (map_entry_is_fresh(entry)) {
             map_page_detach_fresh(page, index);
         }
         map_entry_zeroed(entry, mask, &dropped);
     } else {
-        if ((entry->flags & MAP_ENTRY_FRESH) != 0) {
-            entry->flags &= (uint16_t)~MAP_ENTRY_FRESH;
+        if (map_entry_is_fresh(entry)) {
             ASSERT_OP(page->fresh_count, >, 0u);
             page->fresh_count--;
             volume->mapped_grains++;
@@ -226,6 +224,10 @@ stage_map(struct volume_request *request)
     uint32_t count = 0;
 
     if (request->window_kind == WINDOW_SKIP || request->page->entries == NULL) {
+        return STEP_NEXT;
+    }
+    if (window_is_outdated(request)) {
+        request->stage = STAGE_LOOKUP;
         return STEP_NEXT;
     }
     for (uint32_t index = window_first(request); index <= window_last(request); index++) {

@@ -355,6 +355,9 @@ make_volume(struct pool_opening *opening, const struct volume_record *record, st
     struct volume *volume =
         volume_new(pool, record, branch, position != NULL ? &position->position : &none);
     volume->durable = *record;
+    /* The difference to volume->record is committed with the start (pool_open.c). */
+    volume->durable.fenced = record->fenced && !pool->manager->options.accept_loss;
+    volume->fenced = volume->durable.fenced;
     volume_publish_info(volume);
     pool_add_volume(pool, volume);
     return 0;

@@ -14,8 +14,13 @@
  * of mapped grains, so that after a crash in the middle the rest can be done again; the branch's
  * position, which says that its records are done with, moves in the piece that has its last page.
  *
- * A disk that may have lost what it had not flushed (a LUN that was reset, a disk that is missing)
- * takes its entries along: they stay as they were committed, as after a power cut.
+ * On a disk that may have lost what it had not flushed (a LUN that was reset, a disk that is
+ * missing) the blocks that a record brought are not to be trusted: they are marked `damaged`, and
+ * read as errors until they are rewritten. What was overwritten in place there is not known; it is
+ * as it was or as it was to be, as after a power cut.
+ *
+ * When a flush before the replay fails and the disk has lost writes, it is not known which: every
+ * volume is fenced in the rings, which the next start finds.
  *
  * Invariants
  *  Y1  Only records behind the branch's committed position are applied.
@@ -27,6 +32,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "volmgr/map_entry_impl.h"
 #include "volmgr/pool_open_impl.h"
 
 enum {
@@ -44,6 +50,8 @@ struct replay_page {
 struct pool_replay {
     struct pool_opening *opening;
     struct byte_buffer records; /* struct journal_record[] */
+    struct byte_buffer fences;  /* le64[]: branches of which something was lost in the last run */
+    uint64_t fenced_rings;      /* bit n: every branch of ring n */
     size_t next;                /* first record whose page has not been fetched */
     struct replay_page pages[PAGES_AT_ONCE];
     uint32_t page_count;
@@ -52,7 +60,8 @@ struct pool_replay {
     struct byte_buffer used;    /* grain_address[]: of the piece */
     struct byte_buffer dropped;
     uint64_t applied;
-    uint64_t lost;  /* entries on disks that may have lost them */
+    uint32_t fenced_volumes;
+    uint64_t lost;  /* blocks on disks that may have lost them */
     bool ring_lost; /* a ring was not there, and that was accepted */
 };
 
@@ -79,6 +88,7 @@ pool_replay_free(struct pool_replay *replay)
         byte_buffer_free(&replay->pages[i].get.value);
     }
     byte_buffer_free(&replay->records);
+    byte_buffer_free(&replay->fences);
     byte_buffer_free(&replay->operand);
     byte_buffer_free(&replay->used);
     byte_buffer_free(&replay->dropped);
@@ -96,7 +106,21 @@ ring_record(void *context, const struct journal_record *record)
     return 0;
 }
 
-/* A flush failed in the last run: what these branches had not flushed may be lost with it. */
+/* Keep what must be known on the control reactor. */
+static void
+note_fences(struct pool_replay *replay, uint32_t ring, const struct byte_buffer *fences)
+{
+    if (journal_is_fenced(fences, JOURNAL_FENCE_ALL)) {
+        replay->fenced_rings |= UINT64_C(1) << ring;
+    } else {
+        byte_buffer_append(&replay->fences, fences->data, fences->length_bytes);
+    }
+}
+
+/*
+ * A disk lost writes in the last run, and it ended before it was durable which ones: what these
+ * branches had not committed cannot be trusted.
+ */
 static void
 drop_fenced(struct pool_replay *replay, size_t from_bytes, const struct byte_buffer *fences)
 {
@@ -105,9 +129,7 @@ drop_fenced(struct pool_replay *replay, size_t from_bytes, const struct byte_buf
     size_t kept = from_bytes / sizeof(*records);
 
     for (size_t i = kept; i < count; i++) {
-        if (journal_is_fenced(fences, records[i].branch)) {
-            replay->lost++;
-        } else {
+        if (!journal_is_fenced(fences, records[i].branch)) {
             records[kept++] = records[i];
         }
     }
@@ -141,6 +163,7 @@ pool_replay_read_work(struct offload_job *job)
             opening->job_error = error;
         } else {
             drop_fenced(replay, before, &fences);
+            note_fences(replay, i, &fences);
         }
     }
     byte_buffer_free(&fences);
@@ -157,6 +180,22 @@ pool_replay_remove_work(struct offload_job *job)
         struct journal_identity identity;
         pool_journal_identity(opening->pool, &opening->last_run, i, &identity);
         journal_remove(opening->machine.manager->options.platform, &identity);
+    }
+    return 0;
+}
+
+int32_t
+pool_replay_fence_work(struct offload_job *job)
+{
+    struct machine_job *own = container_of(job, struct machine_job, job);
+    struct pool_opening *opening = container_of(own, struct pool_opening, job);
+    struct pool *pool = opening->pool;
+
+    for (uint32_t i = 0; i < opening->last_run.ring_count; i++) {
+        struct journal_identity identity;
+        pool_journal_identity(pool, &opening->last_run, i, &identity);
+        journal_fence_ring(pool->manager->options.platform, &identity,
+                           opening->last_run.ring_bytes);
     }
     return 0;
 }
@@ -179,10 +218,34 @@ compare_records(const void *left, const void *right)
     return a->sequence < b->sequence ? -1 : a->sequence > b->sequence;
 }
 
+/* They answer no I/O until an administrator accepts that something of them is lost. */
+static void
+fence_volumes(struct pool_replay *replay)
+{
+    const struct pool_opening *opening = replay->opening;
+
+    if (opening->machine.manager->options.accept_loss ||
+        (replay->fenced_rings == 0 && replay->fences.length_bytes == 0)) {
+        return;
+    }
+    list_for_each(&opening->pool->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, pool_link);
+        uint64_t ring = volume->branch.id % opening->last_run.ring_count;
+        if (!volume->durable.deleting &&
+            ((replay->fenced_rings >> ring & 1) != 0 ||
+             journal_is_fenced(&replay->fences, volume->branch.id))) {
+            volume->fenced = true;
+            volume->durable.fenced = true; /* committed with the start, before the rings go */
+            replay->fenced_volumes++;
+        }
+    }
+}
+
 void
 pool_replay_sort(struct pool_replay *replay)
 {
     ASSERT_ON_REACTOR(replay->opening->machine.manager->control);
+    fence_volumes(replay);
     const struct pool *pool = replay->opening->pool;
     struct journal_record *records = (struct journal_record *)(void *)replay->records.data;
     size_t count = replay->records.length_bytes / sizeof(*records);
@@ -337,6 +400,26 @@ drop_grain(struct pool_replay *replay, struct volume *volume, grain_address grai
     byte_buffer_append(&replay->dropped, &grain, sizeof(grain));
 }
 
+/* Blocks of the new entry where the old one had none, on a disk that may have lost them. */
+static uint16_t
+lost_blocks(const struct pool *pool, const struct map_entry *old, const struct map_entry *replayed)
+{
+    struct map_entry_sources now = map_entry_resolve(replayed, UINT16_MAX);
+    struct map_entry_sources before = map_entry_resolve(old, UINT16_MAX);
+    uint16_t lost = 0;
+
+    if (replayed->home != GRAIN_NONE && may_be_lost(pool, extent_of(pool, replayed->home))) {
+        lost |= now.home & (uint16_t)~(old->home == replayed->home ? before.home : 0);
+    }
+    if (replayed->base != GRAIN_NONE && may_be_lost(pool, extent_of(pool, replayed->base))) {
+        uint16_t same = 0;
+        same |= old->base == replayed->base ? before.base : 0;
+        same |= old->home == replayed->base ? before.home : 0;
+        lost |= now.base & (uint16_t)~same;
+    }
+    return lost;
+}
+
 /* 1: changed; 0: nothing to do; -EUCLEAN. */
 static int
 apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry *entry,
@@ -353,15 +436,11 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
         if (fresh[i] == GRAIN_NONE) {
             continue;
         }
-        const struct extent *extent = extent_of(pool, fresh[i]);
-        if (extent == NULL) {
+        if (extent_of(pool, fresh[i]) == NULL) {
             return -EUCLEAN;
         }
-        if (may_be_lost(pool, extent)) {
-            replay->lost++;
-            return 0;
-        }
     }
+    uint16_t lost = lost_blocks(pool, &old, replayed);
     for (uint32_t i = 0; i < 2; i++) {
         if (fresh[i] != GRAIN_NONE && !names(&old, fresh[i]) &&
             take_grain(replay, volume, fresh[i]) < 0) {
@@ -375,6 +454,9 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
         drop_grain(replay, volume, old.base, old.base_generation);
     }
     *entry = *replayed;
+    if (map_entry_lost(entry, lost)) {
+        replay->lost += (uint32_t)__builtin_popcount(lost);
+    }
     replay->applied++;
     return 1;
 }
@@ -527,9 +609,16 @@ pool_replay_report(const struct pool_replay *replay)
     }
     if (replay->lost > 0) {
         event_raise(pool->manager, EVENT_CRITICAL, pool->name, NULL, "unflushed-writes-lost",
-                    "%llu changes of volumes lie on disks that are missing, may have been reset or "
-                    "failed to flush: what was not flushed there is lost, as after a power cut",
-                    (unsigned long long)replay->lost);
+                    "%llu KiB that volumes had written and not flushed lie on disks that are "
+                    "missing or may have been reset: they read as errors until they are rewritten",
+                    (unsigned long long)replay->lost * BLOCK_BYTES / 1024);
+    }
+    if (replay->fenced_volumes > 0) {
+        event_raise(pool->manager, EVENT_CRITICAL, pool->name, NULL, "volumes-fenced",
+                    "%u volumes answer no I/O: a disk lost writes of theirs in the last run, which "
+                    "ended before it was recorded which ones; `volctl list` shows them, `volctl "
+                    "accept-loss` makes one serve what the disks kept, as after a power cut",
+                    replay->fenced_volumes);
     }
     if (replay->applied > 0) {
         event_raise(pool->manager, EVENT_INFO, pool->name, NULL, "replayed",

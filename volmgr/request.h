@@ -63,6 +63,7 @@ struct volume_child {
     struct backend_io io;
     struct volume_request *request;
     uint32_t disk_index;
+    uint64_t loss_generation; /* of the disk, as the shard knew it at submission */
 };
 
 struct volume_request {
@@ -96,6 +97,7 @@ struct volume_request {
     uint8_t space_waits;  /* how often it waited for freed grains instead */
     bool asked_for_space; /* waited for a grant: the next refusal is the answer */
     bool needs_commit;    /* FUA: an entry of it waits to be committed */
+    bool stale;           /* a disk of the window has lost writes in the meantime */
     uint64_t started_ns;
     struct list active_link;       /* the volume's requests, oldest first */
     struct list shard_active_link; /* the shard's */
@@ -114,6 +116,7 @@ struct volume_request {
     uint64_t cursor_bytes;
     uint64_t window_end_bytes;
     uint8_t window_kind;
+    uint64_t loss_epoch; /* of the volume when the window was planned */
     struct map_page *page; /* pinned during the window */
     uint64_t changed[MAP_PAGE_ENTRIES / 64]; /* entries of the page that LOG must record */
 

@@ -22,8 +22,9 @@
  *  S3  Deltas of one volume are committed in order; their journal position moves in the same
  *      commit.
  *  S4  A grain that a batch freed is handed out only after that batch is durable.
- *  S5  When a flush fails, what the volume wrote since the last good one may be lost: the volume is
- *      fenced (no I/O is answered with data) rather than showing bytes that may be wrong.
+ *  S5  When a flush fails, what the volume wrote since the last good one may be lost (loss.c). The
+ *      sealed batch is not committed: its changes join the open batch again, to which the marks of
+ *      what was lost are added, and those who waited get an error.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +33,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/util.h"
-#include "volmgr/core_impl.h"
+#include "volmgr/pipeline_impl.h"
 
 static void seal_start(struct volume *volume);
 static void seal_finish(struct volume *volume, int status);
@@ -42,11 +43,9 @@ seal_stored_view(const struct map_entry *entry)
 {
     struct map_entry view = *entry;
 
-    if ((view.flags & MAP_ENTRY_FRESH) != 0) {
-        ASSERT_OP(view.valid, ==, 0u);
+    if (map_entry_is_fresh(&view)) {
         view.home = GRAIN_NONE;
         view.home_generation = 0;
-        view.flags &= (uint16_t)~MAP_ENTRY_FRESH;
     }
     return view;
 }
@@ -54,7 +53,9 @@ seal_stored_view(const struct map_entry *entry)
 bool
 seal_is_clean(const struct volume *volume)
 {
-    if (volume->seal.phase != SEAL_IDLE || !list_empty(&volume->dirty_pages)) {
+    if (volume->seal.phase != SEAL_IDLE || volume->loss != NULL ||
+        !list_empty(&volume->dirty_pages) ||
+        !list_empty(&volume->seal.pages)) { /* of a commit that failed */
         return false;
     }
     for (uint32_t i = 0; i < ARRAY_SIZE(volume->dirty_disks); i++) {
@@ -144,7 +145,6 @@ encode_page(struct volume *volume, struct map_page *page, struct byte_buffer *op
     free(views);
     store_batch_put(&seal->bytes, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
                     operand->length_bytes);
-    page->stored_generation = volume->branch.current_generation;
 }
 
 static void
@@ -157,6 +157,8 @@ encode_pages(struct volume *volume)
         struct map_page *page = list_entry(link, struct map_page, dirty_link);
         ASSERT(page->is_dirty && !page->is_sealed);
         encode_page(volume, page, &operand);
+        page->generation_before_seal = page->stored_generation;
+        page->stored_generation = volume->branch.current_generation;
         memcpy(page->sealed, page->dirty, sizeof(page->sealed));
         memset(page->dirty, 0, sizeof(page->dirty));
         page->is_dirty = false;
@@ -208,6 +210,16 @@ encode_use_bits(struct volume *volume, struct byte_buffer *grains, bool used)
 }
 
 static void
+swap_emptied(struct byte_buffer *to, struct byte_buffer *from)
+{
+    struct byte_buffer emptied = *to;
+
+    *to = *from;
+    *from = emptied;
+    byte_buffer_clear(from);
+}
+
+static void
 encode_batch(struct volume *volume)
 {
     struct volume_seal *seal = &volume->seal;
@@ -219,11 +231,8 @@ encode_batch(struct volume *volume)
     encode_pages(volume);
     encode_use_bits(volume, &volume->allocated, true);
     encode_use_bits(volume, &volume->dropped, false);
-    byte_buffer_clear(&volume->allocated);
-    struct byte_buffer emptied = seal->dropped;
-    seal->dropped = volume->dropped;
-    volume->dropped = emptied;
-    byte_buffer_clear(&volume->dropped);
+    swap_emptied(&seal->allocated, &volume->allocated);
+    swap_emptied(&seal->dropped, &volume->dropped);
     for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
         volume->journal_sealed[i] += volume->journal_open[i];
     }
@@ -270,6 +279,49 @@ unseal_pages(struct volume *volume)
 }
 
 static void
+unseal_page_uncommitted(struct volume *volume, struct map_page *page)
+{
+    page->is_sealed = false;
+    page->stored_generation = page->generation_before_seal;
+    for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
+        page->dirty[word] |= page->sealed[word];
+        page->sealed[word] = 0;
+    }
+    if (!page->is_dirty) {
+        page->is_dirty = true;
+        list_push_back(&volume->dirty_pages, &page->dirty_link);
+    }
+}
+
+/* The batch will not be committed: what it held belongs to the open one again (S5). */
+static void
+unseal(struct volume *volume)
+{
+    struct volume_seal *seal = &volume->seal;
+
+    for (struct list *link = list_pop_front(&seal->pages); link != NULL;
+         link = list_pop_front(&seal->pages)) {
+        unseal_page_uncommitted(volume, list_entry(link, struct map_page, seal_link));
+    }
+    byte_buffer_append(&volume->allocated, seal->allocated.data, seal->allocated.length_bytes);
+    byte_buffer_clear(&seal->allocated);
+    byte_buffer_append(&volume->dropped, seal->dropped.data, seal->dropped.length_bytes);
+    byte_buffer_clear(&seal->dropped);
+    for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
+        volume->journal_open[i] += volume->journal_sealed[i];
+        volume->journal_sealed[i] = 0;
+    }
+    unflushed_move(&volume->written, &seal->written);
+    for (uint32_t i = 0; i < ARRAY_SIZE(seal->disks); i++) {
+        volume->dirty_disks[i] |= seal->disks[i];
+        seal->disks[i] = 0;
+    }
+    if (!volume->fenced && !volume->commit_failed) {
+        seal_note_dirty(volume); /* tried again with the next commit interval */
+    }
+}
+
+static void
 batch_committed(struct io_op *op)
 {
     struct commit_request *request = container_of(op, struct commit_request, op);
@@ -289,6 +341,7 @@ batch_committed(struct io_op *op)
     volume->committed_batch = seal->batch;
     release_journal(volume);
     unseal_pages(volume);
+    byte_buffer_clear(&seal->allocated);
     grains_free_committed(shard, (const grain_address *)(const void *)seal->dropped.data,
                           (uint32_t)(seal->dropped.length_bytes / sizeof(grain_address)));
     byte_buffer_clear(&seal->dropped);
@@ -300,12 +353,14 @@ seal_flushed(struct volume *volume)
 {
     struct volume_seal *seal = &volume->seal;
 
-    list_remove(&volume->sealing_link);
     /* A good flush after a bad one proves nothing for data that the bad one lost (S5). */
     if (seal->status < 0 || volume->fenced) {
+        unseal(volume);
         seal_finish(volume, -EIO);
         return;
     }
+    unflushed_clear(&seal->written);
+    memset(seal->disks, 0, sizeof(seal->disks));
     if (seal->bytes.length_bytes == 0) {
         seal_finish(volume, 0);
         return;
@@ -316,6 +371,22 @@ seal_flushed(struct volume *volume)
     committer_submit(volume->pool, &seal->commit);
 }
 
+/* A loss is reported by one FLUSH that fails. */
+static void
+answer_waiter(struct volume_request *request, int status)
+{
+    struct volume *volume = request->volume;
+
+    if (request->operation == VOLUME_FLUSH && (status < 0 || volume->loss_to_report)) {
+        volume->loss_to_report = false;
+        volume->loss_told = true;
+        status = status < 0 ? status : -EIO;
+    }
+    if (status < 0) {
+        request_fail(request, status);
+    }
+}
+
 static void
 seal_finish(struct volume *volume, int status)
 {
@@ -323,14 +394,15 @@ seal_finish(struct volume *volume, int status)
     struct list requests;
 
     seal->phase = SEAL_IDLE;
+    volume->seals_failed = status < 0 ? volume->seals_failed + 1 : 0;
+    if (status == 0 && seal->lifts_fence) {
+        volume->journal_fenced = false;
+        journal_lift_fence(&volume->shard->journal, volume->branch.id);
+    }
     list_init(&requests);
     list_splice_back(&requests, &seal->requests);
     list_for_each(&requests, link) {
-        struct volume_request *request = list_entry(link, struct volume_request, wait_link);
-        if (status < 0 && request->status == 0) {
-            request->status = status;
-            request->has_failed = true;
-        }
+        answer_waiter(list_entry(link, struct volume_request, wait_link), status);
     }
     pipeline_resume_all(&requests);
     pipeline_resume_all(&volume->shard->seal_waiters);
@@ -375,6 +447,7 @@ want_flushes(struct volume *volume)
     for (uint32_t word = 0; word * 64 < shard->disk_count; word++) {
         uint64_t bits = volume->dirty_disks[word];
         volume->dirty_disks[word] = 0;
+        seal->disks[word] = bits;
         for (; bits != 0; bits &= bits - 1) {
             uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
             struct disk_flush_waiter *waiter = &seal->disk_waiters[index];
@@ -398,9 +471,13 @@ seal_start(struct volume *volume)
     seal->phase = SEAL_FLUSHING;
     seal->status = volume->fenced || volume->commit_failed ? -EIO : 0;
     seal->disks_pending = 0;
+    seal->lifts_fence = volume->journal_fenced;
+    ASSERT_OP(seal->written.count, ==, 0u);
+    struct unflushed emptied = seal->written;
+    seal->written = volume->written;
+    volume->written = emptied;
     list_splice_back(&seal->requests, &volume->flush_requests);
     byte_buffer_clear(&seal->bytes);
-    list_push_back(&volume->shard->sealing_volumes, &volume->sealing_link);
     if (list_linked(&volume->shard_dirty_link)) {
         list_remove(&volume->shard_dirty_link);
     }
@@ -421,6 +498,9 @@ seal_hook_run(struct pass_hook *hook)
     for (struct list *link = list_pop_front(&shard->seal_wanted); link != NULL;
          link = list_pop_front(&shard->seal_wanted)) {
         struct volume *volume = list_entry(link, struct volume, seal_wanted_link);
+        if (volume->loss != NULL) {
+            continue; /* with its marks: loss_free() sees to it */
+        }
         if (volume->seal.phase == SEAL_IDLE) {
             seal_start(volume);
         } else {
@@ -459,101 +539,162 @@ seal_wait(struct volume *volume, struct volume_request *request)
 /* ---- journal pressure ---- */
 
 /*
- * A volume whose disk is late holds the journal's tail back. Log its entries again at the head, as
- * they are now, so that the old records are not needed and the ring moves on for its neighbours.
+ * What is uncommitted must stay in the ring (J2), so volumes that wait for a late disk hold a part
+ * of it for as long as that takes. Their part is bounded, and the rest is enough for the others:
+ *
+ *   a volume             a quarter
+ *   all                  half; then
+ *   those that wait      may not add to what they hold beyond a quarter
+ *   those that do not    have a quarter for themselves in any case
+ *
+ * The records of those who wait lie anywhere between tail and head. The ring is cleaned as a log
+ * is: what is still needed of the segment at the tail is logged again at the head, until a quarter
+ * of the ring is free.
  */
-static void
-log_again(struct volume *volume)
-{
-    struct journal *journal = &volume->shard->journal;
-    uint32_t old[JOURNAL_SEGMENTS];
+enum {
+    CLEAN_SEGMENTS_AT_ONCE = 8,
+    LATE_FLUSH_MS = 100,
+};
 
-    for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
-        old[i] = volume->journal_open[i] + volume->journal_sealed[i];
-    }
-    memset(volume->journal_open, 0, sizeof(volume->journal_open));
-    memset(volume->journal_sealed, 0, sizeof(volume->journal_sealed));
-    volume->journal_records = 0;
-    list_for_each(&volume->seal.pages, link) {
-        struct map_page *page = list_entry(link, struct map_page, seal_link);
-        for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
-            for (uint64_t bits = page->sealed[word]; bits != 0; bits &= bits - 1) {
-                seal_entry_changed(volume, page, word * 64 + (uint32_t)__builtin_ctzll(bits));
-            }
-        }
-    }
-    list_for_each(&volume->dirty_pages, link) {
-        struct map_page *page = list_entry(link, struct map_page, dirty_link);
-        for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
-            for (uint64_t bits = page->dirty[word]; bits != 0; bits &= bits - 1) {
-                uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
-                struct map_entry view = seal_stored_view(&page->entries[index]);
-                uint32_t segment =
-                    journal_append(journal, volume->branch.id, volume->open_batch,
-                                   page->number * MAP_PAGE_ENTRIES + index, &view);
-                volume->journal_open[segment]++;
-                volume->journal_records++;
-            }
-        }
-    }
-    for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
-        if (old[i] > 0) {
-            journal_committed(journal, i, old[i]);
-        }
-    }
-}
-
-/* Move on the volumes that hold the tail, if their records fit behind the head. */
-static void
-relieve_journal(struct shard *shard)
-{
-    const struct journal *journal = &shard->journal;
-    uint64_t tail_segment = journal->tail % journal->capacity / journal->segment_records;
-
-    list_for_each_safe(&shard->volumes, link) {
-        struct volume *volume = list_entry(link, struct volume, shard_link);
-        if (volume->seal.phase == SEAL_FLUSHING &&
-            volume->journal_open[tail_segment] + volume->journal_sealed[tail_segment] > 0 &&
-            volume->journal_records <= journal_free_records(journal)) {
-            log_again(volume);
-        }
-    }
-}
-
-/*
- * Volumes that wait for a disk may hold half of the ring together; then they wait for themselves.
- */
+/* It will not commit before a disk has answered that should have by now, or is waiting anyway. */
 static bool
-waiting_volumes_hold_half(const struct shard *shard)
+waits_for_a_disk(const struct volume *volume)
+{
+    const struct shard *shard = volume->shard;
+    uint64_t now_ns = reactor_now_ns(shard->reactor);
+
+    if (volume->seal.phase == SEAL_FLUSHING) {
+        return true;
+    }
+    for (uint32_t word = 0; word * 64 < shard->disk_count; word++) {
+        for (uint64_t bits = volume->dirty_disks[word]; bits != 0; bits &= bits - 1) {
+            const struct shard_disk *mine =
+                shard->disks[word * 64 + (uint32_t)__builtin_ctzll(bits)];
+            if (mine->flush_running &&
+                now_ns - mine->flush_began_ns > LATE_FLUSH_MS * NS_PER_MS) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Records of volumes that wait for a disk. */
+static uint64_t
+records_waiting(const struct shard *shard)
 {
     uint64_t records = 0;
 
-    list_for_each(&shard->sealing_volumes, link) {
-        records += list_entry(link, struct volume, sealing_link)->journal_records;
+    list_for_each(&shard->volumes, link) {
+        const struct volume *volume = list_entry(link, struct volume, shard_link);
+        if (volume->journal_records > 0 && waits_for_a_disk(volume)) {
+            records += volume->journal_records;
+        }
     }
-    return records > shard->journal.capacity / 2;
+    return records;
+}
+
+/* The entry that a record names, as it is now, if it is still uncommitted. */
+static void
+log_again(struct shard *shard, const struct journal_record *record)
+{
+    uint32_t index = (uint32_t)(record->volume_grain % MAP_PAGE_ENTRIES);
+    struct map_page *page =
+        map_cache_find(&shard->cache, record->branch, record->volume_grain / MAP_PAGE_ENTRIES);
+
+    if (page == NULL || page->state != MAP_PAGE_READY ||
+        ((page->dirty[index / 64] | page->sealed[index / 64]) >> (index % 64) & 1) == 0) {
+        return;
+    }
+    struct volume *volume = page->volume;
+    struct map_entry view = seal_stored_view(&page->entries[index]);
+    /* It is a record of the open batch from now on, so the entry must be, too. */
+    seal_entry_changed(volume, page, index);
+    uint32_t segment = journal_append(&shard->journal, volume->branch.id, volume->open_batch,
+                                      record->volume_grain, &view);
+    volume->journal_open[segment]++;
+    volume->journal_records++;
+}
+
+/* Nothing of this segment is needed any more. */
+static void
+forget_segment(struct shard *shard, uint32_t segment)
+{
+    uint32_t count = 0;
+
+    list_for_each(&shard->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, shard_link);
+        uint32_t records = volume->journal_open[segment] + volume->journal_sealed[segment];
+        volume->journal_open[segment] = 0;
+        volume->journal_sealed[segment] = 0;
+        ASSERT_OP(volume->journal_records, >=, records);
+        volume->journal_records -= records;
+        count += records;
+    }
+    journal_committed(&shard->journal, segment, count);
+}
+
+/* Log the needed records of the segment at the tail again; the tail moves behind it. */
+static bool
+clean_tail(struct shard *shard)
+{
+    struct journal *journal = &shard->journal;
+    uint32_t segment = journal_tail_segment(journal);
+    uint64_t end = journal_segment_end(journal);
+
+    /* Not the segment that is being written, and there must be room for all of it. */
+    if (end > journal->head || journal_free_records(journal) < journal->segment_records) {
+        return false;
+    }
+    for (uint64_t sequence = journal->tail; sequence < end; sequence++) {
+        struct journal_record record;
+        if (journal_read(journal, sequence, &record) < 0) {
+            return false; /* memory that others can write: leave it to the replay to complain */
+        }
+        log_again(shard, &record);
+    }
+    forget_segment(shard, segment);
+    return true;
+}
+
+/* A little at a time, but so much that `records` fit. */
+static void
+clean_journal(struct shard *shard, uint32_t records)
+{
+    const struct journal *journal = &shard->journal;
+
+    for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
+        uint64_t free_records = journal_free_records(journal);
+        if (free_records > journal->capacity / 4 ||
+            (i >= CLEAN_SEGMENTS_AT_ONCE && free_records >= records + journal->segment_records) ||
+            !clean_tail(shard)) {
+            return;
+        }
+    }
 }
 
 bool
 seal_journal_has_room(struct volume *volume, uint32_t records)
 {
     struct shard *shard = volume->shard;
-    struct journal *journal = &shard->journal;
+    const struct journal *journal = &shard->journal;
+    uint64_t limit = journal->capacity / 4;
 
-    if (volume->journal_records + records > journal->capacity / 4) {
+    if (volume->journal_records + records > limit) {
         seal_kick(volume);
         return false;
     }
-    uint64_t free_records = journal_free_records(journal);
-    if (LIKELY(free_records > journal->capacity / 2)) {
+    if (LIKELY(journal->head - journal->tail + records <= journal->capacity / 2)) {
         return true;
     }
     seal_kick_all(shard);
-    if (volume->seal.phase == SEAL_FLUSHING && waiting_volumes_hold_half(shard)) {
-        return false;
+    if (journal->uncommitted + records > journal->capacity / 2) {
+        uint64_t waiting = records_waiting(shard);
+        uint64_t sharers = waits_for_a_disk(volume) ? waiting : journal->uncommitted - waiting;
+        if (sharers + records > limit) {
+            return false;
+        }
     }
-    if (free_records <= journal->capacity / 4) {
-        relieve_journal(shard);
-    }
+    clean_journal(shard, records);
     return journal_free_records(journal) >= records;
 }

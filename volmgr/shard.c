@@ -62,7 +62,6 @@ shard_create(struct pool *pool, uint32_t index, struct shard **ret_shard, struct
     list_init(&shard->volumes);
     list_init(&shard->dirty_volumes);
     list_init(&shard->seal_waiters);
-    list_init(&shard->sealing_volumes);
     list_init(&shard->active);
     list_init(&shard->seal_wanted);
     list_init(&shard->free_fans);
@@ -160,12 +159,12 @@ volume_new(struct pool *pool, const struct volume_record *record,
     list_init(&volume->shard_link);
     list_init(&volume->shard_dirty_link);
     list_init(&volume->seal_wanted_link);
-    list_init(&volume->sealing_link);
     list_init(&volume->dirty_pages);
     list_init(&volume->flush_requests);
     list_init(&volume->seal.pages);
     list_init(&volume->seal.requests);
     list_init(&volume->drain_waiters);
+    list_init(&volume->loss_waiters);
     grain_source_init(&volume->source, volume->shard, volume);
     return volume;
 }
@@ -176,12 +175,16 @@ volume_free(struct volume *volume)
     ASSERT(list_empty(&volume->active));
     ASSERT(list_empty(&volume->sessions));
     ASSERT(volume->seal.phase == SEAL_IDLE);
+    ASSERT(volume->loss == NULL);
     ASSERT(!list_linked(&volume->shard_link));
     range_lock_free(&volume->lock);
     byte_buffer_free(&volume->allocated);
     byte_buffer_free(&volume->dropped);
     byte_buffer_free(&volume->seal.bytes);
     byte_buffer_free(&volume->seal.dropped);
+    byte_buffer_free(&volume->seal.allocated);
+    unflushed_free(&volume->written);
+    unflushed_free(&volume->seal.written);
     free(volume->seal.disk_waiters);
     free(volume);
 }

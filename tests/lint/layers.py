@@ -41,8 +41,9 @@ FOREIGN = [
     (r"curl/.*", r"(cli|replication|daemon)/\w+\.[ch]", "clients of HTTP services only"),
     (r"jansson\.h", r"(api|daemon|cli|replication)/\w+\.[ch]", "JSON stays at the edge"),
     (r"gnutls/.*", r"(targets|daemon|io|replication)/.*\.[ch]", "TLS belongs to connections"),
-    (r"(sys/socket|netinet/.*|arpa/.*|netdb|sys/un)\.h", r"(io/platform_uring\w*|daemon/.*|cli/.*"
-     r"|backends/iscsi\w*)(\.[ch])?", "sockets come through io/platform.h"),
+    (r"(sys/socket|netinet/.*|arpa/.*|netdb|sys/un)\.h",
+     r"(io/platform_uring\w*|io/ip_address|daemon/.*|cli/.*|backends/iscsi\w*)(\.[ch])?",
+     "sockets come through io/platform.h"),
 ]
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">]', re.MULTILINE)
@@ -60,8 +61,9 @@ def _may_know(path, included):
 
 
 def _may_see_private(path, included):
-    """_impl.h headers are for their folder, for unit tests and for the simulated world."""
-    return path.startswith((os.path.dirname(included) + "/", "tests/unit/", "tests/sim/"))
+    """_impl.h headers are for their folder, for unit and model tests and the simulated world."""
+    return path.startswith((os.path.dirname(included) + "/", "tests/unit/", "tests/model/",
+                            "tests/sim/"))
 
 
 def _check_quoted(tree, known, path, included):

@@ -33,6 +33,7 @@ test_secrets_are_left_out(void **state)
         { "iscsi://bob:pw@h/iqn.a:b/1", "iscsi://bob@h/iqn.a:b/1" },
         { "iscsi://bob%p/w@h/iqn.a:b/1", "iscsi://bob@h/iqn.a:b/1" },
         { "iscsi://u%p@h/t/1?target_user=x&target_password=s", "iscsi://u@h/t/1?target_user=x&" },
+        { "iscsi://u%p@h/t/1?target_user=a@b&target_password=s", "iscsi://u@b&" },
         { "iscsi://u%p@h/t/1?target_password=s&nop_interval=3", "iscsi://u@h/t/1?nop_interval=3" },
         { "fault:iscsi://u%p@h/t/1?target_password=s!read,errno=EIO",
           "fault:iscsi://u@h/t/1?!read,errno=EIO" },

@@ -226,6 +226,16 @@ damage_is_not_taken_for_an_end(void **state)
         *byte ^= 0x40;
     }
     assert_int_equal(replay(fake, &IDENTITY, collected), 0);
+    /* The tail and the number of fences, which move: outside the header's checksum. */
+    for (size_t bit = 0; bit < 64; bit++) {
+        static const size_t numbers_at[] = { 128, 192 };
+        for (size_t i = 0; i < ARRAY_SIZE(numbers_at); i++) {
+            uint8_t *byte = journal.memory + numbers_at[i] + bit / 8;
+            *byte ^= (uint8_t)(1u << (bit % 8));
+            assert_int_equal(replay(fake, &IDENTITY, collected), -EUCLEAN);
+            *byte ^= (uint8_t)(1u << (bit % 8));
+        }
+    }
     journal.memory[50] ^= 1; /* the header */
     assert_int_equal(replay(fake, &IDENTITY, collected), -EUCLEAN);
     free(collected);
@@ -270,12 +280,27 @@ fences_outlive_the_process(void **state)
     assert_int_equal(replay(fake, &IDENTITY, collected), 0);
     assert_true(journal_is_fenced(&collected->fences, 9));
     assert_false(journal_is_fenced(&collected->fences, 8));
+    journal_fence(&journal, 10);
+    journal_fence(&journal, 11);
+    journal_lift_fence(&journal, 9);
+    journal_lift_fence(&journal, 11);
+    assert_int_equal(replay(fake, &IDENTITY, collected), 0);
+    assert_int_equal(collected->fences.length_bytes, sizeof(uint64_t));
+    assert_true(journal_is_fenced(&collected->fences, 10));
     for (uint64_t branch = 100; branch < 1100; branch++) {
         journal_fence(&journal, branch);
     }
     assert_int_equal(replay(fake, &IDENTITY, collected), 0);
     assert_int_equal(collected->count, 1);
     assert_true(journal_is_fenced(&collected->fences, 8)); /* too many to name: everyone */
+    for (uint64_t branch = 100; branch < 1100; branch++) {
+        journal_lift_fence(&journal, branch);
+    }
+    assert_int_equal(replay(fake, &IDENTITY, collected), 0);
+    assert_true(journal_is_fenced(&collected->fences, 8)); /* 10 may still be among them */
+    journal_lift_fence(&journal, 10);
+    assert_int_equal(replay(fake, &IDENTITY, collected), 0);
+    assert_int_equal(collected->fences.length_bytes, 0);
     byte_buffer_free(&collected->fences);
     free(collected);
 }

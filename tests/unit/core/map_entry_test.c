@@ -123,6 +123,36 @@ zeroing_everything_drops_home_and_base(void **state)
     assert_int_equal(dropped.grains[1], 100);
 }
 
+/* E6. */
+static void
+what_is_lost_stays_lost_until_it_is_rewritten(void **state)
+{
+    (void)state;
+    struct map_entry entry = { .home = 10, .home_generation = 2, .valid = 0x000f };
+    struct map_entry_dropped dropped = { 0 };
+
+    assert_false(map_entry_lost(&entry, 0xfff0)); /* zeroes are not lost */
+    assert_true(map_entry_lost(&entry, 0x0f07));
+    assert_int_equal(entry.damaged, 0x0007);
+    assert_false(map_entry_lost(&entry, 0x0007));
+    assert_true(map_entry_written(&entry, 0x0001, &dropped)); /* although it is valid already */
+    assert_int_equal(entry.damaged, 0x0006);
+    assert_true(map_entry_zeroed(&entry, 0x0002, &dropped));
+    assert_int_equal(entry.damaged, 0x0004);
+    /* A snapshot's successor inherits it, and rewriting it there leaves the snapshot's alone. */
+    struct map_entry frozen = entry;
+    map_entry_attach_home(&entry, 20, 3);
+    assert_int_equal(entry.damaged, 0x0004);
+    assert_true(map_entry_written(&entry, 0x0004, &dropped));
+    assert_int_equal(entry.damaged, 0);
+    assert_int_equal(frozen.damaged, 0x0004);
+    assert_int_equal(dropped.count, 0);
+    /* What the base supplies can be lost, too. */
+    assert_true(map_entry_lost(&entry, 0xffff));
+    assert_int_equal(entry.damaged, 0x000d);
+    assert_true(map_entry_is_sound(&entry));
+}
+
 static void
 a_base_that_is_covered_is_dropped(void **state)
 {
@@ -210,6 +240,7 @@ main(void)
         cmocka_unit_test(frozen_home_over_a_base_wants_a_copy),
         cmocka_unit_test(zeroing_drops_what_supplies_nothing),
         cmocka_unit_test(zeroing_everything_drops_home_and_base),
+        cmocka_unit_test(what_is_lost_stays_lost_until_it_is_rewritten),
         cmocka_unit_test(a_base_that_is_covered_is_dropped),
         cmocka_unit_test(random_sequences_agree_with_a_model),
     };

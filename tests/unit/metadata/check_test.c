@@ -149,7 +149,8 @@ every_damage_is_found(void **state)
         store->ops->close(store);
     }
     for (uint32_t code = 0; code < CHECK_LABEL_POOL_WRONG; code++) {
-        if (!covered[code]) { /* a new code needs its damage */
+        /* A new code needs its damage. What cannot be read: store_damage_test. */
+        if (!covered[code] && code != CHECK_UNREADABLE) {
             fail_msg("no damage is generated for %s", check_code_name((enum check_code)code));
         }
     }
@@ -318,14 +319,13 @@ the_dump_is_json_and_complete(void **state)
         "{\"type\":\"branch\",\"id\":2,\"family\":1,\"parent\":1,\"fork_generation\":2,"
         "\"current_generation\":4}",
         "{\"type\":\"position\",\"branch\":1,\"batch\":10,\"mapped_grains\":6}",
-        "{\"type\":\"damage\",\"branch\":1,\"volume_grain\":5,\"blocks\":1}",
         "{\"type\":\"damaged\",\"family\":0,\"key\":\"560000000000000007\","
         "\"value\":\"6e6f697365\"}",
         "\"text\":\"a \\\"quote\\\"\\u000a\\u00ff\"}",
         "\"places\":[[0,5],[1,8]]",
         "\"state\":\"checkpoint\"",
         "{\"type\":\"page\",\"branch\":2,\"page\":0,\"generation\":4,"
-        "\"entries\":[[0,64,1,255,0,0,0,0],[1,201,3,255,65,2,3840,0]]}",
+        "\"entries\":[[0,64,1,255,0,0,0,0,0],[1,201,3,255,65,2,3840,0,0]]}",
     };
     for (size_t n = 0; n < ARRAY_SIZE(expected); n++) {
         if (strstr(text, expected[n]) == NULL) {

@@ -218,9 +218,7 @@ example_build(struct byte_buffer *batch)
     struct checkpoint_record no_checkpoint = { 0 };
     schema_put_checkpoint(batch, 1, &no_checkpoint);
     uint8_t key[STORE_KEY_BYTES_MAX];
-    uint32_t key_bytes = schema_key_damage(key, EXAMPLE_BRANCH, 5);
-    store_batch_put(batch, STORE_FAMILY_SYSTEM, key, key_bytes, "\1\0", 2);
-    key_bytes = schema_key_id(key, SCHEMA_EVENT, 1);
+    uint32_t key_bytes = schema_key_id(key, SCHEMA_EVENT, 1);
     store_batch_put(batch, STORE_FAMILY_SYSTEM, key, key_bytes, "created", 7);
     build_maps(batch);
 }
@@ -253,7 +251,7 @@ put_raw(struct byte_buffer *batch, const void *key, size_t key_bytes, const char
 }
 
 static void
-unreadable_system(struct byte_buffer *batch)
+unfoldable_record(struct byte_buffer *batch)
 {
     store_batch_merge(batch, STORE_FAMILY_SYSTEM, "N", 1, "no deltas here", 14);
 }
@@ -438,14 +436,6 @@ export_name_twice(struct byte_buffer *batch)
 }
 
 static void
-damage_of_no_branch(struct byte_buffer *batch)
-{
-    uint8_t key[STORE_KEY_BYTES_MAX];
-    uint32_t key_bytes = schema_key_damage(key, 60, 5);
-    store_batch_put(batch, STORE_FAMILY_SYSTEM, key, key_bytes, "\1\0", 2);
-}
-
-static void
 checkpoint_in_a_data_extent(struct byte_buffer *batch)
 {
     struct checkpoint_record checkpoint = {
@@ -481,7 +471,7 @@ damaged_extent(struct byte_buffer *batch)
 }
 
 static void
-unreadable_extent(struct byte_buffer *batch)
+unfoldable_extent(struct byte_buffer *batch)
 {
     uint8_t key[EXTENT_KEY_BYTES];
     extent_key_encode(key, EXAMPLE_EXTENT_CLONE);
@@ -568,7 +558,7 @@ damaged_page(struct byte_buffer *batch)
 }
 
 static void
-unreadable_page(struct byte_buffer *batch)
+unfoldable_page(struct byte_buffer *batch)
 {
     uint8_t key[MAP_KEY_BYTES];
     map_key_encode(key, EXAMPLE_CLONE, 0, 4);
@@ -705,7 +695,7 @@ lost_extent(struct byte_buffer *batch)
     { #function, CHECK_##code_, CHECK_ERROR, false, function }
 
 const struct damage damages[] = {
-    FAIL(unreadable_system, UNREADABLE),
+    FAIL(unfoldable_record, RECORD_DAMAGED),
     WARN(unknown_record, RECORD_UNKNOWN),
     FAIL(damaged_volume, RECORD_DAMAGED),
     FAIL(volume_under_another_id, RECORD_DAMAGED),
@@ -729,10 +719,9 @@ const struct damage damages[] = {
     MEND(wrong_mapped_count, MAPPED_COUNT_WRONG, WARNING),
     MEND(export_of_no_volume, EXPORT_VOLUME_MISSING, WARNING),
     FAIL(export_name_twice, EXPORT_NAME_TWICE),
-    MEND(damage_of_no_branch, DAMAGE_ORPHAN, WARNING),
     FAIL(checkpoint_in_a_data_extent, CHECKPOINT_WRONG),
     FAIL(damaged_extent, EXTENT_DAMAGED),
-    FAIL(unreadable_extent, UNREADABLE),
+    FAIL(unfoldable_extent, EXTENT_DAMAGED),
     FAIL(use_of_a_removed_extent, EXTENT_DAMAGED),
     WARN(extent_of_no_branch, EXTENT_OWNER_MISSING),
     FAIL(extent_on_no_disk, EXTENT_DISK_MISSING),
@@ -743,7 +732,7 @@ const struct damage damages[] = {
     MEND(mapped_grain_counts_as_free, GRAIN_USE_MISSING, ERROR),
     MEND(inherited_grain_counts_as_free, GRAIN_USE_MISSING, ERROR),
     FAIL(damaged_page, PAGE_DAMAGED),
-    FAIL(unreadable_page, UNREADABLE),
+    FAIL(unfoldable_page, PAGE_DAMAGED),
     FAIL(damaged_page_key, PAGE_DAMAGED),
     FAIL(page_of_no_branch, PAGE_ORPHAN),
     FAIL(page_of_the_future, PAGE_GENERATION_WRONG),

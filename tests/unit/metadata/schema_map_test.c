@@ -22,7 +22,7 @@ random_entry(struct random *random)
     if (random_chance(random, 3, 4)) {
         entry.home = 1 + random_below(random, 1000);
         entry.home_generation = 5;
-        entry.valid = (uint16_t)random_u64(random);
+        entry.valid = (uint16_t)(random_u64(random) | 1);
     }
     if (random_chance(random, 1, 2)) {
         entry.base = 2000 + random_below(random, 1000);
@@ -30,7 +30,9 @@ random_entry(struct random *random)
         entry.zero = (uint16_t)(random_u64(random) & ~entry.valid);
     }
     if (random_chance(random, 1, 8)) {
-        entry.flags = MAP_ENTRY_DAMAGED;
+        uint16_t supplied = entry.base != GRAIN_NONE ? (uint16_t)~entry.zero : entry.valid;
+        entry.damaged = (uint16_t)(random_u64(random) & supplied);
+        entry.copied = (uint16_t)(random_u64(random) & supplied);
     }
     return entry;
 }
@@ -48,10 +50,11 @@ an_entry_has_the_bytes_of_the_format(void **state)
     static const uint8_t expected[MAP_ENTRY_ENCODED_BYTES] = {
         0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x02, 0x01, 0, 0, 0, 0, 0, 0,
         4,    3,    2,    1,    9,    0,    0,    0,    0xff, 0x00, 0x00, 0xf0, 1, 0,
+        2,    0,
     };
     struct map_entry entry = {
         .home = 0x1122334455667788, .base = 0x0102, .home_generation = 0x01020304,
-        .base_generation = 9, .valid = 0x00ff, .zero = 0xf000, .flags = MAP_ENTRY_DAMAGED,
+        .base_generation = 9, .valid = 0x00ff, .zero = 0xf000, .damaged = 1, .copied = 2,
     };
     uint8_t bytes[MAP_ENTRY_ENCODED_BYTES];
     map_entry_encode(&entry, bytes);
@@ -79,10 +82,11 @@ an_entry_that_breaks_an_invariant_is_refused(void **state)
         { 0, 0, -EUCLEAN },   /* valid blocks without a home */
         { 8, 0, -EUCLEAN },   /* zero blocks without a base */
         { 8, 7, -EUCLEAN },   /* home and base are one grain */
-        { 28, 2, -EUCLEAN },  /* unknown flag */
-        { 28, 0x8001, -EUCLEAN },
-        { 24, 0, 0 },         /* a home without a valid block is allowed */
-        { 28, 1, 0 },
+        { 28, 4, -EUCLEAN },  /* zeroes cannot be damaged */
+        { 24, 0, -EUCLEAN },  /* a home without a valid block */
+        { 30, 4, -EUCLEAN },  /* nor have been moved */
+        { 30, 3, 0 },
+        { 28, 0x8001, 0 },
     };
     for (size_t n = 0; n < ARRAY_SIZE(changes); n++) {
         map_entry_encode(&good, bytes);
@@ -97,7 +101,11 @@ an_entry_that_breaks_an_invariant_is_refused(void **state)
     map_entry_encode(&no_home, bytes);
     put_le32(bytes + 16, 1); /* generation of a home that is absent */
     assert_int_equal(map_entry_decode(bytes, &decoded), -EUCLEAN);
-    struct map_entry no_base = { .home = 8, .home_generation = 1 };
+    struct map_entry thin = { .home = 8, .home_generation = 1, .valid = 3 };
+    map_entry_encode(&thin, bytes);
+    put_le16(bytes + 28, 4); /* damage where nothing is */
+    assert_int_equal(map_entry_decode(bytes, &decoded), -EUCLEAN);
+    struct map_entry no_base = { .home = 8, .home_generation = 1, .valid = 1 };
     map_entry_encode(&no_base, bytes);
     put_le32(bytes + 20, 1);
     assert_int_equal(map_entry_decode(bytes, &decoded), -EUCLEAN);
@@ -293,6 +301,8 @@ a_page_that_loses_its_last_entry_is_an_empty_value(void **state)
         uint32_t used = 99;
         assert_int_equal(map_page_decode(value.data, 0, decoded, &used), 0);
         assert_int_equal(used, 0);
+        static const uint8_t header[6] = { 0xd2, 0x77, 0x61, 0xf1 }; /* a CRC of two zeroes */
+        assert_int_equal(map_page_decode(header, sizeof(header), decoded, &used), -EUCLEAN);
         byte_buffer_free(&value);
         byte_buffer_free(&operand);
     }

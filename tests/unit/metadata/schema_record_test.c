@@ -150,6 +150,7 @@ every_record_survives(void **state)
     volume.copies = 2;
     volume.tier = VOLUME_TIER_AUTO;
     volume.deleting = true;
+    volume.fenced = true;
     volume.created_realtime_ns = 1;
     schema_put_volume(&batch, &volume);
     check_codec(&batch, get_volume, &volume, sizeof(volume), "V\0\0\0\0\0\0\0\5", 9);

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A disk loses what it had not flushed: just those blocks read as errors until they are rewritten,
+ * whatever happens to the daemon and the machine afterwards, and nothing that a FLUSH or FUA had
+ * acknowledged is given up.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "base/util.h"
+#include "tests/sim/world.h"
+
+enum {
+    BLOCK = 4 * KIB,
+    /* Longer than the commit interval: what was dirty has been committed. */
+    LONG_ENOUGH_S = 5,
+};
+
+static struct world_options
+options_small(uint64_t seed)
+{
+    return (struct world_options){
+        .seed = seed,
+        .reactor_count = 1,
+        .disk_count = 1,
+        .disk_bytes = { 40 * MIB, 40 * MIB },
+        .extent_bytes = MIB,
+        .volume_count = 1,
+        .volume_bytes = 4 * MIB,
+        .map_cache_bytes = MIB,
+        .journal_bytes = MIB,
+        .request_timeout_ns = 20 * NS_PER_S,
+    };
+}
+
+static struct world *
+world_start(const struct world_options *options)
+{
+    struct world *world = world_create(options, NULL);
+
+    assert_int_equal(world_boot(world), 0);
+    assert_int_equal(world_format(world), 0);
+    assert_int_equal(world_attach(world), 0);
+    return world;
+}
+
+static void
+start_again(struct world *world)
+{
+    assert_int_equal(world_boot(world), 0);
+    assert_int_equal(world_attach(world), 0);
+}
+
+static void
+end(struct world *world)
+{
+    assert_false(world->failed);
+    assert_int_equal(world_shutdown(world), 0);
+    world_free(world);
+}
+
+static void
+lose_with_next_flush(struct world *world, uint32_t disk)
+{
+    struct sim_fault fault = {
+        .action = SIM_FAULT_LOSE_CACHE, .kinds = 1u << FILE_IO_FLUSH, .count = 1
+    };
+    sim_disk_add_fault(world->disks[disk], &fault);
+}
+
+static int
+do_block(struct world *world, uint32_t volume, enum volume_operation operation, uint64_t block)
+{
+    return world_do(world, volume, operation, block * BLOCK, BLOCK, 0);
+}
+
+static int
+flush(struct world *world, uint32_t volume)
+{
+    return world_do(world, volume, VOLUME_FLUSH, 0, 0, 0);
+}
+
+/* Blocks of the volume that give an error; all others are what the oracle wants. */
+static uint64_t
+unreadable_blocks(struct world *world, uint32_t volume)
+{
+    uint64_t count = 0;
+
+    for (uint64_t block = 0; block < world->sizes[volume] / BLOCK; block++) {
+        int status = do_block(world, volume, VOLUME_READ, block);
+        assert_true(status == 0 || status == -EIO);
+        count += status == -EIO;
+    }
+    assert_false(world->failed);
+    return count;
+}
+
+/*
+ * Blocks 0 to 15 are flushed; then 1, 20 and 40 are written, and a FLUSH loses them. Block 40 is a
+ * grain of its own.
+ */
+static struct world *
+world_with_loss(struct world_options *options)
+{
+    struct world *world = world_start(options);
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 16 * BLOCK, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 1), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 20), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 40), 0);
+    lose_with_next_flush(world, 0);
+    assert_int_equal(flush(world, 0), -EIO);
+    return world;
+}
+
+static void
+lost_blocks_are_errors_until_they_are_rewritten(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_with_loss(&options);
+
+    assert_int_equal(unreadable_blocks(world, 0), 3);
+    assert_int_equal(flush(world, 0), 0); /* it was told */
+    /* Less than a block does not bring the rest of it back. */
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, BLOCK, 512, 0), -EIO);
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE_ZEROES, BLOCK, 512, 0), -EIO);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 1), -EIO);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 1), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE_ZEROES, 20), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_DISCARD, 40), 0);
+    assert_int_equal(unreadable_blocks(world, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    struct sim_cut cut = { .mode = SIM_CUT_LOSE_ALL };
+    world_power_cut(world, &cut);
+    start_again(world);
+    assert_int_equal(world_verify_recovered(world), 0);
+    end(world);
+}
+
+static void
+the_marks_outlive_the_process_and_the_power(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        struct world_options options = options_small(1);
+        struct world *world = world_with_loss(&options);
+        struct sim_cut cut = { .mode = SIM_CUT_LOSE_ALL };
+        sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+        if (how == 0) {
+            world_kill(world);
+        } else if (how == 1) {
+            world_power_cut(world, &cut);
+        } else {
+            assert_int_equal(world_shutdown(world), 0);
+        }
+        start_again(world);
+        assert_int_equal(unreadable_blocks(world, 0), 3);
+        assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, MIB, 0), 0);
+        assert_int_equal(unreadable_blocks(world, 0), 0);
+        end(world);
+    }
+}
+
+/* The daemon dies before it is durable which blocks were lost. */
+static void
+a_fence_outlives_starts_until_it_is_accepted(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_with_loss(&options);
+    uint64_t blocks = options.volume_bytes / BLOCK;
+
+    world_kill(world);
+    start_again(world);
+    assert_int_equal(unreadable_blocks(world, 0), blocks);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 100), -EIO);
+    assert_int_equal(flush(world, 0), -EIO);
+    world_kill(world);
+    start_again(world);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 0), -EIO);
+    assert_int_equal(world_shutdown(world), 0);
+    start_again(world);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 0), -EIO);
+    assert_int_equal(world_shutdown(world), 0);
+    world->options.accept_loss = true;
+    oracle_died(world->oracles[0], true);
+    start_again(world);
+    assert_int_equal(world_verify_recovered(world), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 1), 0);
+    assert_int_equal(flush(world, 0), 0);
+    /* Accepted once and for all. */
+    assert_int_equal(world_shutdown(world), 0);
+    world->options.accept_loss = false;
+    start_again(world);
+    assert_int_equal(unreadable_blocks(world, 0), 0);
+    end(world);
+}
+
+/* Z4: a block that FUA made durable stays, whatever was written beside it. */
+static void
+what_fua_acknowledged_is_kept(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_start(&options);
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 32 * BLOCK, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 3), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 4), 0);
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 3 * BLOCK, BLOCK, VOLUME_FUA), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 5), 0);
+    lose_with_next_flush(world, 0);
+    assert_int_equal(flush(world, 0), -EIO);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 3), 0);
+    assert_true(unreadable_blocks(world, 0) >= 1);
+    assert_true(unreadable_blocks(world, 0) <= 2);
+    end(world);
+}
+
+/* Only what lies on the disk that lost it, and only volumes that had written there. */
+static void
+others_go_on(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    options.disk_count = 2;
+    options.volume_count = 2;
+    options.disk_tier[1] = 1;
+    options.volume_by_tier = true;
+    struct world *world = world_start(&options);
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 16 * BLOCK, 0), 0);
+    assert_int_equal(world_do(world, 1, VOLUME_WRITE, 0, 16 * BLOCK, 0), 0);
+    lose_with_next_flush(world, 0);
+    assert_int_equal(flush(world, 0), -EIO);
+    assert_int_equal(unreadable_blocks(world, 1), 0);
+    assert_int_equal(flush(world, 1), 0);
+    assert_int_equal(unreadable_blocks(world, 0), 16);
+    end(world);
+}
+
+/* Every flush fails from now on: no progress, no hang, no busy loop; the pool can be closed. */
+static void
+a_disk_that_cannot_flush_any_more(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_start(&options);
+    struct sim_fault fault = { .action = SIM_FAULT_ERROR, .kinds = 1u << FILE_IO_FLUSH };
+    const struct sim_disk_statistics *statistics = sim_disk_statistics(world->disks[0]);
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 4 * BLOCK, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    sim_disk_add_fault(world->disks[0], &fault);
+    for (uint64_t i = 0; i < 20; i++) {
+        assert_int_equal(do_block(world, 0, VOLUME_WRITE, 4 + i), 0);
+        assert_int_equal(flush(world, 0), -EIO);
+    }
+    uint64_t before = statistics->operations[FILE_IO_FLUSH];
+    sim_run_for(world->sim, 100 * NS_PER_S);
+    assert_true(statistics->operations[FILE_IO_FLUSH] - before < 200);
+    assert_int_equal(unreadable_blocks(world, 0), 20);
+    assert_int_equal(world_shutdown(world), -EIO); /* not clean */
+    world_kill(world);
+    sim_disk_clear_faults(world->disks[0]);
+    /* It was never durable which blocks were lost. */
+    start_again(world);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 0), -EIO);
+    end(world);
+}
+
+/* A loss in the middle of everything: requests in flight of every kind, on two volumes. */
+static void
+random_losses_never_show_wrong_bytes(void **state)
+{
+    (void)state;
+    uint64_t marked = 0;
+
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        struct world_options options = options_small(seed);
+        struct random random;
+        options.volume_count = 2;
+        options.reactor_count = 1 + seed % 2;
+        options.volume_bytes = MIB;
+        struct world *world = world_start(&options);
+        random_seed(&random, seed);
+        for (int round = 0; round < 4; round++) {
+            lose_with_next_flush(world, 0);
+            for (int i = 0; i < 60; i++) {
+                static const enum volume_operation kinds[] = {
+                    VOLUME_WRITE, VOLUME_WRITE, VOLUME_WRITE, VOLUME_WRITE_ZEROES, VOLUME_DISCARD,
+                };
+                uint64_t length = (1 + random_below(&random, 40)) * 512;
+                uint64_t offset = random_below(&random, (MIB - BLOCK - length) / 512) * 512;
+                uint32_t flags = random_chance(&random, 1, 10) ? VOLUME_FUA : 0;
+                enum volume_operation kind = kinds[random_below(&random, ARRAY_SIZE(kinds))];
+                if (kind == VOLUME_DISCARD) { /* whole blocks: others are left alone */
+                    offset = align_down(offset, BLOCK);
+                    length = align_up(length, BLOCK);
+                }
+                if (random_chance(&random, 1, 20)) {
+                    kind = VOLUME_FLUSH;
+                    offset = length = flags = 0;
+                }
+                world_send(world, (uint32_t)random_below(&random, 2), kind, offset, length, flags,
+                           false);
+                sim_run_for(world->sim, random_below(&random, 100 * NS_PER_US));
+            }
+            assert_int_equal(world_drain(world), 0);
+            sim_run_for(world->sim, random_below(&random, 3) * NS_PER_S);
+            marked += unreadable_blocks(world, 0) + unreadable_blocks(world, 1);
+        }
+        sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+        sim_disk_clear_faults(world->disks[0]);
+        end(world);
+    }
+    assert_true(marked > 1000); /* else this proves little */
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lost_blocks_are_errors_until_they_are_rewritten),
+        cmocka_unit_test(the_marks_outlive_the_process_and_the_power),
+        cmocka_unit_test(a_fence_outlives_starts_until_it_is_accepted),
+        cmocka_unit_test(what_fua_acknowledged_is_kept),
+        cmocka_unit_test(others_go_on),
+        cmocka_unit_test(a_disk_that_cannot_flush_any_more),
+        cmocka_unit_test(random_losses_never_show_wrong_bytes),
+    };
+    log_set_level(LOG_LEVEL_ERROR - 1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
