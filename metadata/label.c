@@ -241,7 +241,9 @@ label_decode(const uint8_t from[static LABEL_BYTES], struct label *ret_label)
     memcpy(label.host_guid, block->host_guid, GUID_BYTES);
     label.heartbeat = le64toh(block->heartbeat);
     decode_lists(block, &label);
-    if (le32toh(block->version) == 0 || !label_is_valid(&label)) {
+    /* Generation 0 is never written; behind the last one there would be nothing newer. */
+    if (le32toh(block->version) == 0 || label.generation == 0 || label.generation == UINT64_MAX
+        || !label_is_valid(&label)) {
         return -EBADMSG;
     }
     *ret_label = label;

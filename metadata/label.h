@@ -83,7 +83,9 @@ struct foreign_content {
  * (file systems, partition tables, LVM, MD, LUKS, ZFS and others by their signatures).
  */
 struct label_read {
-    struct io_op op; /* result: 0, -ENOENT, -EBADMSG (only damaged ones found), -EIO */
+    /* 0, -ENOENT, -EBADMSG (only damaged ones found), -EPROTO (one of a newer version found; older
+     * ones beside it do not count), -EIO */
+    struct io_op op;
     struct backend *backend;
     struct label ret_label;
     struct foreign_content ret_foreign;
@@ -94,6 +96,7 @@ struct label_read {
     uint8_t *memory;
     uint32_t step;
     bool failed; /* one end could not be read */
+    bool newer;  /* some slot holds a label of a newer version */
 };
 void label_read(struct label_read *read);
 

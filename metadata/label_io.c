@@ -48,6 +48,8 @@ read_take_slot(struct label_read *read, const uint8_t *block)
         if (read->ret_label.generation < label.generation || read->ret_label.generation == 0) {
             read->ret_label = label;
         }
+    } else if (result == -EPROTO) {
+        read->newer = true;
     } else if (result != -ENOENT) {
         read->ret_damaged_slots++;
     }
@@ -74,7 +76,14 @@ read_finish(struct label_read *read)
     int32_t result = -ENOENT;
     free(read->memory);
     read->memory = NULL;
-    if (read->ret_label.generation != 0) {
+    if (read->newer) {
+        /* What our own version says here is what was there before: it must not rule again. */
+        result = -EPROTO;
+        memset(&read->ret_label, 0, sizeof(read->ret_label));
+        read->ret_foreign.found = true;
+        snprintf(read->ret_foreign.what, sizeof(read->ret_foreign.what),
+                 "a label of a newer version of volmgr");
+    } else if (read->ret_label.generation != 0) {
         result = 0;
         read->ret_foreign.found = true;
         snprintf(read->ret_foreign.what, sizeof(read->ret_foreign.what), "a label of pool `%.100s`",
@@ -143,6 +152,7 @@ label_read(struct label_read *read)
     memset(&read->ret_foreign, 0, sizeof(read->ret_foreign));
     read->ret_damaged_slots = 0;
     read->failed = false;
+    read->newer = false;
     if (read->backend->properties.size_bytes < 2 * LABEL_PLACE_BYTES) {
         reactor_complete(&read->op, -ENOENT); /* too small to have been a disk of ours */
         return;

@@ -98,8 +98,10 @@ io_done(struct io_op *op)
         container_of(container_of(op, struct backend_io, op), struct ledger_copy, io);
     ASSERT(copy->in_flight);
     copy->in_flight = false;
-    ledger_buffer_release(copy->buffer);
-    copy->buffer = NULL;
+    if (copy->buffer != NULL) {
+        ledger_buffer_release(copy->buffer);
+        copy->buffer = NULL;
+    }
     if (copy->ledger == NULL) {
         free(copy);
         return;
@@ -117,22 +119,24 @@ ledger_io_start(struct ledger_copy *copy, enum backend_io_kind kind, uint64_t of
 {
     ASSERT_ON_REACTOR(copy->ledger->reactor);
     ASSERT(!copy->in_flight);
-    ASSERT_OP(length_bytes, <=, buffer->length_bytes);
+    ASSERT(buffer == NULL ? kind == BACKEND_ALLOCATE : length_bytes <= buffer->length_bytes);
     ASSERT_OP(offset_bytes + length_bytes, <=, copy->options.length_bytes);
     copy->in_flight = true;
     copy->detached = false;
     copy->done = done;
     copy->buffer = buffer;
-    buffer->references++;
-    copy->iov = (struct iovec){ .iov_base = buffer->data, .iov_len = length_bytes };
     memset(&copy->io, 0, sizeof(copy->io));
+    if (buffer != NULL) {
+        buffer->references++;
+        copy->iov = (struct iovec){ .iov_base = buffer->data, .iov_len = length_bytes };
+        copy->io.iov = &copy->iov;
+        copy->io.iov_count = 1;
+    }
     copy->io.op.done = io_done;
     copy->io.kind = kind;
     copy->io.fua = kind == BACKEND_WRITE;
     copy->io.offset_bytes = copy->options.start_bytes + offset_bytes;
     copy->io.length_bytes = length_bytes;
-    copy->io.iov = &copy->iov;
-    copy->io.iov_count = 1;
     backend_submit(copy->options.backend, &copy->io);
 }
 

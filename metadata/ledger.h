@@ -57,8 +57,8 @@ void ledger_destroy(struct ledger *ledger);
 /*
  * Start an empty ring behind commit `commit` (new pool, after a rebuild, or to take in a copy that
  * was dropped). All records are given up: unless the pool is new, two checkpoints that contain
- * `commit` come first. Copies that fail are left out, and are not current (ret_current_copies);
- * -EIO when none is left.
+ * `commit` come first. Space is allocated for the whole area. Copies that fail are left out, and
+ * are not current (ret_current_copies); -ENOSPC or -EIO when none is left.
  */
 struct ledger_format {
     struct io_op op; /* 0 or -errno */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Starting an empty ring. The old headers are read first, because the new ones must have a higher
- * number; then both headers of every copy are written. When a copy fails, it starts again without
- * it and with the next number, so that the headers that count name exactly those that have them.
+ * number; then room is made for the whole area, so that no record ever meets a full device (P7);
+ * then both headers of every copy are written. When a copy fails, it starts again without it and
+ * with the next number, so that the headers that count name exactly those that have them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 enum format_step {
     FORMAT_READ_FIRST,
     FORMAT_READ_SECOND,
+    FORMAT_ALLOCATE,
     FORMAT_WRITE_FIRST,
     FORMAT_WRITE_SECOND,
 };
@@ -26,6 +28,7 @@ struct format_state {
     enum format_step step;
     uint32_t copies;  /* still taking part */
     uint32_t failed;  /* in this step */
+    int32_t failure;  /* the last one */
     uint32_t waiting;
     uint64_t highest_number;
     struct ledger_buffer *buffers[LEDGER_COPIES_MAX];
@@ -104,7 +107,7 @@ format_step_end(struct ledger *ledger)
     if (state->failed != 0) {
         state->copies &= ~state->failed;
         if (state->copies == 0) {
-            format_finish(ledger, -EIO);
+            format_finish(ledger, state->failure == -ENOSPC ? -ENOSPC : -EIO);
             return;
         }
         format_prepare_headers(ledger);
@@ -127,8 +130,12 @@ format_io_done(struct ledger_copy *copy, int32_t result)
     struct ledger *ledger = copy->ledger;
     struct format_state *state = state_of(ledger);
     state->waiting &= ~ledger_bit(copy);
+    if (result == -EOPNOTSUPP && state->step == FORMAT_ALLOCATE) {
+        result = 0; /* thin, and nothing can be done about it */
+    }
     if (result < 0) {
         state->failed |= ledger_bit(copy);
+        state->failure = result;
     } else if (state->step == FORMAT_READ_FIRST || state->step == FORMAT_READ_SECOND) {
         struct ledger_ring ring;
         if (ledger_ring_decode(state->buffers[copy->number]->data, &ring) == 0) {
@@ -146,14 +153,19 @@ format_step_start(struct ledger *ledger)
     struct format_state *state = state_of(ledger);
     bool is_second = state->step == FORMAT_READ_SECOND || state->step == FORMAT_WRITE_SECOND;
     bool is_write = state->step == FORMAT_WRITE_FIRST || state->step == FORMAT_WRITE_SECOND;
+    enum backend_io_kind kind = is_write ? BACKEND_WRITE : BACKEND_READ;
     state->failed = 0;
     state->waiting = state->copies;
     for (uint32_t n = 0; n < ledger->options.copy_count; n++) {
         if ((state->copies & 1u << n) != 0) {
             struct ledger_copy *copy = ledger->copies[n];
-            ledger_io_start(copy, is_write ? BACKEND_WRITE : BACKEND_READ,
-                            is_second ? ledger_second_ring_header(copy) : 0, state->buffers[n],
-                            LEDGER_BLOCK_BYTES, format_io_done);
+            if (state->step == FORMAT_ALLOCATE) {
+                ledger_io_start(copy, BACKEND_ALLOCATE, 0, NULL, copy->options.length_bytes,
+                                format_io_done);
+                continue;
+            }
+            ledger_io_start(copy, kind, is_second ? ledger_second_ring_header(copy) : 0,
+                            state->buffers[n], LEDGER_BLOCK_BYTES, format_io_done);
         }
     }
 }

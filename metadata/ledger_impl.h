@@ -159,7 +159,7 @@ ledger_all_copies(const struct ledger *ledger)
 
 /*
  * Start a transfer of `length_bytes` at `offset_bytes` of the copy's area; takes its own reference
- * to `buffer`. done() comes later, unless the copy has been detached.
+ * to `buffer` (ALLOCATE has none). done() comes later, unless the copy has been detached.
  */
 void ledger_io_start(struct ledger_copy *copy, enum backend_io_kind kind, uint64_t offset_bytes,
                      struct ledger_buffer *buffer, size_t length_bytes, ledger_io_fn *done);

@@ -59,6 +59,8 @@ _Static_assert(sizeof(struct record_bytes) == LEDGER_HEADER_BYTES, "a record hea
 enum {
     CRC_START = 12, /* behind magic and CRC, in both */
 };
+/* Counters never come near it: whoever says so is not to be believed, and sums do not overflow. */
+#define COUNTER_LIMIT (UINT64_C(1) << 62)
 
 static void
 members_encode(const struct ledger_members *members, struct members_bytes *to)
@@ -127,6 +129,9 @@ ledger_ring_decode(const uint8_t from[static LEDGER_BLOCK_BYTES], struct ledger_
     if (ring.crc != crc32c(0, from + CRC_START, LEDGER_BLOCK_BYTES - CRC_START)
         || le32toh(block->version) != LEDGER_VERSION
         || !is_aligned(ring.ring_bytes, LEDGER_BLOCK_BYTES) || ring.ring_bytes == 0
+        || ring.ring_bytes >= COUNTER_LIMIT || ring.format_number == 0
+        || ring.format_number >= COUNTER_LIMIT || ring.incarnation >= COUNTER_LIMIT
+        || ring.base_commit >= COUNTER_LIMIT
         || members_decode(&block->members, &ring.members) != 0) {
         return -EBADMSG;
     }
@@ -190,6 +195,8 @@ ledger_header_decode(const uint8_t from[static LEDGER_HEADER_BYTES],
     if (header.header_crc != crc32c(0, from + CRC_START, LEDGER_HEADER_BYTES - CRC_START)
         || le16toh(bytes->version) != LEDGER_VERSION || header.sequence == 0
         || header.first_sequence == 0 || header.first_sequence > header.sequence
+        || header.sequence >= COUNTER_LIMIT || header.commit >= COUNTER_LIMIT
+        || header.incarnation >= COUNTER_LIMIT
         || (header.kind != LEDGER_RECORD_COMMIT && header.kind != LEDGER_RECORD_MEMBERS)
         || (header.kind == LEDGER_RECORD_MEMBERS && header.payload_bytes != 0)
         || members_decode(&bytes->members, &header.members) != 0) {

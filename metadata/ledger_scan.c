@@ -192,61 +192,93 @@ found_unite(struct scan_state *state)
     state->found_count = last + 1;
 }
 
+/* Which of two records is newer: > 0, the second. 0: the same, perhaps in another place. */
+static int
+found_age(const struct found *left, const struct found *right)
+{
+    const struct ledger_header *a = &left->header;
+    const struct ledger_header *b = &right->header;
+    /* A later incarnation knew what it continued from; an earlier one's copy was absent. */
+    if (a->incarnation != b->incarnation) {
+        return b->incarnation > a->incarnation ? 1 : -1;
+    }
+    return b->sequence == a->sequence ? 0 : b->sequence > a->sequence ? 1 : -1;
+}
+
+/*
+ * `before` is what `after` points back to, and lies where the record before it lies. (A write that
+ * a disk put in a wrong place leaves a whole record there, too. To go on from such a place would
+ * overwrite others.)
+ */
+static bool
+found_follows(const struct scan_state *state, const struct found *before,
+              const struct found *after)
+{
+    const struct ledger_header *a = &before->header;
+    const struct ledger_header *b = &after->header;
+    uint64_t end = before->offset_bytes + ledger_record_bytes(a->payload_bytes);
+    bool fits = end + ledger_record_bytes(b->payload_bytes) <= state->ring.ring_bytes;
+    uint64_t commit = a->commit + (b->kind == LEDGER_RECORD_COMMIT ? 1 : 0);
+    return a->sequence + 1 == b->sequence && a->header_crc == b->previous_crc
+        && b->commit == commit && b->incarnation >= a->incarnation
+        && after->offset_bytes == (fits ? end : 0);
+}
+
+/* A run that ends with an element: where it goes on backwards, and how far it reaches. */
+struct run {
+    size_t before; /* SIZE_MAX: nowhere */
+    uint64_t first_sequence;
+};
+
+/* The longest run that ends with each element; `runs` has room for all. */
+static void
+runs_build(const struct scan_state *state, struct run *runs)
+{
+    for (size_t at = 0; at < state->found_count; at++) {
+        const struct found *after = &state->found[at];
+        runs[at] = (struct run){ SIZE_MAX, after->header.sequence };
+        for (size_t n = at;
+             n > 0 && state->found[n - 1].header.sequence + 1 >= after->header.sequence; n--) {
+            if (found_follows(state, &state->found[n - 1], after)
+                && runs[n - 1].first_sequence < runs[at].first_sequence) {
+                runs[at] = (struct run){ n - 1, runs[n - 1].first_sequence };
+            }
+        }
+    }
+}
+
+/* The newest record; where there are several places of it, the one with the longest run. */
 static size_t
-found_newest(const struct scan_state *state)
+found_newest(const struct scan_state *state, const struct run *runs)
 {
     size_t newest = 0;
     for (size_t n = 1; n < state->found_count; n++) {
-        const struct ledger_header *a = &state->found[newest].header;
-        const struct ledger_header *b = &state->found[n].header;
-        /* A later incarnation knew what it continued from; an earlier one's copy was absent. */
-        if (b->incarnation > a->incarnation
-            || (b->incarnation == a->incarnation && b->sequence > a->sequence)) {
+        int age = found_age(&state->found[newest], &state->found[n]);
+        if (age > 0 || (age == 0 && runs[n].first_sequence < runs[newest].first_sequence)) {
             newest = n;
         }
     }
     return newest;
 }
 
-/* What `later` points back to, among the elements before `below`; SIZE_MAX: it is not there. */
-static size_t
-found_predecessor(const struct scan_state *state, size_t below, const struct ledger_header *later)
-{
-    for (size_t n = below; n > 0 && state->found[n - 1].header.sequence + 1 >= later->sequence;
-         n--) {
-        const struct ledger_header *header = &state->found[n - 1].header;
-        if (header->sequence + 1 == later->sequence && header->header_crc == later->previous_crc) {
-            return n - 1;
-        }
-    }
-    return SIZE_MAX;
-}
-
-/* Number of the run's first element; `next_of` links the run forwards. */
-static size_t
-run_follow(const struct scan_state *state, size_t newest, size_t *next_of)
-{
-    size_t at = newest;
-    next_of[at] = SIZE_MAX;
-    /* What lies before the newest record's first_sequence was released, and may be anything. */
-    while (state->found[at].header.sequence > state->found[newest].header.first_sequence) {
-        size_t before = found_predecessor(state, at, &state->found[at].header);
-        if (before == SIZE_MAX) {
-            break;
-        }
-        next_of[before] = at;
-        at = before;
-    }
-    return at;
-}
-
+/* Take the run that ends with `newest`, from its oldest record on. */
 static void
-run_take(struct ledger *ledger, size_t first, const size_t *next_of)
+run_take(struct ledger *ledger, size_t newest, const struct run *runs)
 {
     const struct scan_state *state = state_of(ledger);
-    ledger->entries.first_sequence = state->found[first].header.sequence;
-    for (size_t n = first; n != SIZE_MAX; n = next_of[n]) {
-        const struct found *found = &state->found[n];
+    /* What lies before the newest record's first_sequence was released, and may be anything. */
+    uint64_t first_sequence =
+        MAX(state->found[newest].header.first_sequence, runs[newest].first_sequence);
+    size_t count = state->found[newest].header.sequence + 1 - first_sequence;
+    size_t *numbers = calloc(count, sizeof(*numbers));
+    ASSERT(numbers != NULL);
+    size_t at = newest;
+    for (size_t n = count; n > 0; n--, at = runs[at].before) {
+        numbers[n - 1] = at;
+    }
+    ledger->entries.first_sequence = first_sequence;
+    for (size_t n = 0; n < count; n++) {
+        const struct found *found = &state->found[numbers[n]];
         struct ledger_entry entry = {
             .commit = found->header.commit,
             .offset_bytes = found->offset_bytes,
@@ -262,6 +294,7 @@ run_take(struct ledger *ledger, size_t first, const size_t *next_of)
         ledger->last_commit = found->header.commit;
         ledger->last_crc = found->header.header_crc;
     }
+    free(numbers);
 }
 
 /* The ring is known, and what its newest record (or, without one, its header) calls current. */
@@ -318,19 +351,19 @@ scan_evaluate(struct ledger *ledger)
         scan_finish(ledger, -ENOENT);
         return;
     }
-    size_t *next_of = calloc(state->found_count, sizeof(*next_of));
-    if (next_of == NULL) {
+    struct run *runs = calloc(state->found_count, sizeof(*runs));
+    if (runs == NULL) {
         scan_finish(ledger, -ENOMEM);
         return;
     }
-    size_t newest = found_newest(state);
-    size_t first = run_follow(state, newest, next_of);
-    run_take(ledger, first, next_of);
-    free(next_of);
+    runs_build(state, runs);
+    size_t newest = found_newest(state, runs);
+    run_take(ledger, newest, runs);
+    free(runs);
     run_members(ledger, &state->found[newest].header.members);
     state->scan->ret_first_commit = run_first_commit(ledger);
     bool is_whole =
-        state->found[first].header.sequence == state->found[newest].header.first_sequence;
+        ledger->entries.first_sequence == state->found[newest].header.first_sequence;
     if (!is_whole && state->scan->ret_first_commit > state->scan->after_commit + 1) {
         scan_finish(ledger, -EUCLEAN);
         return;

@@ -122,6 +122,7 @@ forged_labels_never_pass_as_illegal_ones(void **state)
     struct random random;
     random_seed(&random, 11);
     struct label label = example_label(GIB);
+    label.generation = 1;
     uint8_t block[LABEL_BYTES];
     uint32_t accepted = 0;
     uint32_t refused = 0;
@@ -155,6 +156,24 @@ forged_labels_never_pass_as_illegal_ones(void **state)
     seal(block);
     struct label decoded;
     assert_int_equal(label_decode(block, &decoded), -EPROTO);
+}
+
+static void
+generations_have_room_for_more(void **state)
+{
+    (void)state;
+    static const uint64_t illegal[] = { 0, UINT64_MAX };
+    struct label label = example_label(GIB);
+    struct label decoded;
+    uint8_t block[LABEL_BYTES];
+    for (size_t n = 0; n < ARRAY_SIZE(illegal); n++) {
+        label.generation = illegal[n];
+        label_encode(&label, block);
+        assert_int_equal(label_decode(block, &decoded), -EBADMSG);
+    }
+    label.generation = UINT64_MAX - 1;
+    label_encode(&label, block);
+    assert_int_equal(label_decode(block, &decoded), 0);
 }
 
 /* ---- on disks ---- */
@@ -239,6 +258,33 @@ either_place_is_enough(void **state)
     }
     assert_int_equal(read_label(harness, backend, &read), -EBADMSG);
     assert_int_equal(read.ret_damaged_slots, 4);
+    backend_close(backend);
+}
+
+/* What our version says beside a label of a newer one is out of date, whatever its generation. */
+static void
+a_newer_version_rules(void **state)
+{
+    struct harness *harness = *state;
+    struct backend *backend = harness_backend(harness, "mem:64M");
+    struct label label = example_label(backend->properties.size_bytes);
+    struct label_read read;
+    uint8_t block[LABEL_BYTES];
+    for (uint32_t n = 0; n < 6; n++) {
+        assert_int_equal(write_label(harness, backend, &label, false), 0);
+    }
+    uint64_t second = backend->properties.size_bytes - LABEL_PLACE_BYTES;
+    label_encode(&label, block);
+    put_le32(block + 12, LABEL_VERSION + 1);
+    seal(block);
+    harness_patch(harness, backend, second + 3 * LABEL_BYTES, block, sizeof(block));
+    assert_int_equal(read_label(harness, backend, &read), -EPROTO);
+    assert_int_equal(read.ret_label.generation, 0);
+    assert_true(read.ret_foreign.found);
+    assert_string_equal(read.ret_foreign.what, "a label of a newer version of volmgr");
+    harness_patch(harness, backend, second + 3 * LABEL_BYTES + 100, "x", 1); /* only damaged */
+    assert_int_equal(read_label(harness, backend, &read), 0);
+    assert_int_equal(read.ret_label.generation, 6);
     backend_close(backend);
 }
 
@@ -438,8 +484,10 @@ main(void)
         cmocka_unit_test(geometry),
         cmocka_unit_test(a_label_survives_and_damage_does_not_pass),
         cmocka_unit_test(forged_labels_never_pass_as_illegal_ones),
+        cmocka_unit_test(generations_have_room_for_more),
         cmocka_unit_test(labels_are_written_and_read),
         cmocka_unit_test(either_place_is_enough),
+        cmocka_unit_test(a_newer_version_rules),
         cmocka_unit_test(a_failed_write_leaves_an_older_label),
         cmocka_unit_test(an_end_that_cannot_be_read),
         cmocka_unit_test(signatures_of_others_are_seen),

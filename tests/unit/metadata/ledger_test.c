@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "backends/fault.h"
 #include "base/crc32c.h"
@@ -452,6 +453,67 @@ ring_headers_are_needed(void **state)
     bench_stop(bench);
 }
 
+/* Numbers that would overflow sums, behind a good CRC. */
+static void
+absurd_ring_headers_are_refused(void **state)
+{
+    static const struct {
+        size_t at;
+        uint64_t value;
+    } absurd[] = {
+        { 72, UINT64_MAX - BLOCK + 1 }, { 72, UINT64_C(1) << 62 }, { 48, UINT64_MAX },
+        { 48, 0 },                      { 56, UINT64_MAX },        { 64, UINT64_MAX },
+    };
+    struct bench *bench = bench_start(*state, 1, MIB);
+    uint8_t *header = aligned_alloc(BLOCK, BLOCK);
+    uint32_t current;
+    assert_non_null(header);
+    for (size_t n = 0; n < ARRAY_SIZE(absurd); n++) {
+        bench_open(bench, 1);
+        assert_int_equal(bench_format(bench, 0, &current), 0);
+        assert_int_equal(bench_append(bench, 1), 0);
+        assert_int_equal(harness_transfer(bench->harness, bench->disks[0], BACKEND_READ,
+                                          AREA_START, header, BLOCK), 0);
+        memcpy(header + absurd[n].at, &absurd[n].value, sizeof(absurd[n].value));
+        uint32_t crc = crc32c(0, header + 12, BLOCK - 12);
+        memcpy(header + 8, &crc, sizeof(crc));
+        harness_patch(bench->harness, bench->disks[0], AREA_START, header, BLOCK);
+        expect_run(bench, 1, 0, 1, 1); /* the second header is there */
+        harness_patch(bench->harness, bench->disks[0], AREA_START + MIB - BLOCK, header, BLOCK);
+        bench_open(bench, 1);
+        assert_int_equal(bench_scan(bench, 0), -EUCLEAN);
+    }
+    free(header);
+    bench_stop(bench);
+}
+
+/* A disk put the newest record in a wrong place as well: the ring does not go on from there. */
+static void
+misplaced_records_are_not_gone_on_from(void **state)
+{
+    struct bench *bench = bench_start(*state, 2, MIB);
+    uint8_t *record = aligned_alloc(BLOCK, BLOCK);
+    uint32_t current;
+    assert_non_null(record);
+    bench_open(bench, 3);
+    assert_int_equal(bench_format(bench, 0, &current), 0);
+    for (uint64_t commit = 1; commit <= 9; commit++) {
+        assert_int_equal(bench_append_sized(bench, commit, 50, NULL), 0);
+    }
+    uint64_t newest = AREA_START + BLOCK + 8 * BLOCK; /* behind the ring header */
+    assert_int_equal(harness_transfer(bench->harness, bench->disks[0], BACKEND_READ, newest, record,
+                                      BLOCK), 0);
+    harness_patch(bench->harness, bench->disks[0], newest - 6 * BLOCK, record, BLOCK);
+    free(record);
+    expect_run(bench, 3, 0, 9, 3);
+    for (uint64_t commit = 10; commit <= 12; commit++) {
+        assert_int_equal(bench_append_sized(bench, commit, 50, NULL), 0);
+    }
+    expect_run(bench, 2, 0, 12, 1); /* nothing was overwritten */
+    expect_run(bench, 1, 0, 12, 1); /* and the copy was healed */
+    bench_stop(bench);
+}
+
 /* ---- copies that fail, are late, or are not here ---- */
 
 static void
@@ -606,6 +668,37 @@ the_later_incarnation_rules_though_it_is_shorter(void **state)
     assert_int_equal(bench_scan(bench, 5), 0); /* checks the content of 6 */
     assert_int_equal(bench->scan.ret_last_commit, 6);
     assert_int_equal(bench->scan.ret_current_copies, 2);
+    bench_stop(bench);
+}
+
+/* P7: a record never meets a full device, because formatting has made room for all of them. */
+static void
+formatting_makes_room(void **state)
+{
+    struct bench *bench = bench_start(*state, 2, MIB);
+    struct error error = { 0 };
+    uint32_t current;
+    for (uint32_t n = 0; n < 2; n++) { /* disks that are thin */
+        char spec[300];
+        char name[16];
+        snprintf(name, sizeof(name), "disk-%u", n);
+        snprintf(spec, sizeof(spec), "fault:file:%s?size=8M!",
+                 harness_path(bench->harness, name));
+        backend_close(bench->disks[n]);
+        bench->disks[n] = harness_backend(bench->harness, spec);
+    }
+    bench_open(bench, 3);
+    assert_int_equal(bench_format(bench, 0, &current), 0);
+    assert_int_equal(current, 3);
+    struct stat st;
+    assert_int_equal(stat(harness_path(bench->harness, "disk-1"), &st), 0);
+    assert_true((uint64_t)st.st_blocks * 512 >= MIB);
+    assert_int_equal(fault_add_rules(bench->disks[1], "allocate,errno=ENOSPC", &error), 0);
+    assert_int_equal(bench_format(bench, 0, &current), 0);
+    assert_int_equal(current, 1); /* the other would have failed on some bad day */
+    assert_int_equal(bench_append(bench, 1), 0);
+    assert_int_equal(fault_add_rules(bench->disks[0], "allocate,errno=ENOSPC", &error), 0);
+    assert_int_equal(bench_format(bench, 1, &current), -ENOSPC);
     bench_stop(bench);
 }
 
@@ -778,12 +871,15 @@ main(void)
         cmocka_unit_test(a_hole_is_damage_unless_it_is_not_needed),
         cmocka_unit_test(the_first_append_heals_the_copies),
         cmocka_unit_test(ring_headers_are_needed),
+        cmocka_unit_test(absurd_ring_headers_are_refused),
+        cmocka_unit_test(misplaced_records_are_not_gone_on_from),
         cmocka_unit_test(a_copy_that_fails_is_dropped_and_stays_dropped),
         cmocka_unit_test(drops_are_durable_before_the_acknowledgement),
         cmocka_unit_test(the_last_copy_that_fails_ends_it),
         cmocka_unit_test(a_late_copy_stops_nobody),
         cmocka_unit_test(histories_that_parted_do_not_mix),
         cmocka_unit_test(the_later_incarnation_rules_though_it_is_shorter),
+        cmocka_unit_test(formatting_makes_room),
         cmocka_unit_test(formatting_again_and_with_a_bad_copy),
         cmocka_unit_test(bad_sectors_in_the_ring),
         cmocka_unit_test(tears_of_the_last_record),
