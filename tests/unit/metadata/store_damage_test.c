@@ -26,6 +26,7 @@
 #include "base/random.h"
 #include "base/util.h"
 #include "tests/unit/metadata/harness.h"
+#include "metadata/check.h"
 #include "metadata/schema.h"
 
 enum {
@@ -391,10 +392,79 @@ no_loss_is_unnoticed(void **state)
     assert_true(refused > 5 && behind > 5); /* the damage did something */
 }
 
+/*
+ * A database that was closed has everything in tables, one family after the other. A MANIFEST that
+ * loses its end must not show some families as they were before.
+ */
+static void
+families_are_of_one_time(void **state)
+{
+    struct harness *harness = *state;
+    struct store *store;
+    char path[512];
+    uint32_t refused = 0;
+    for (uint32_t half = 0; half < 2; half++) {
+        assert_int_equal(harness_store_open(harness, "closed", half == 0, false, &store), 0);
+        fill(harness, store, half * (uint64_t)IN_TABLES + 1, (half + 1) * (uint64_t)IN_TABLES);
+        store->ops->close(store);
+    }
+    for (uint64_t bytes = 4; bytes < 400; bytes += 12) {
+        static const struct kind kind = { "closed: end of the MANIFEST cut", "", "", NULL };
+        struct outcome outcome;
+        copy_directory(harness, "closed", "copy");
+        find_file(harness_path(harness, "copy"), "MANIFEST-", "", path);
+        assert_int_equal(truncate(path, (off_t)(file_size(path) - bytes)), 0);
+        look(harness, "copy", false, &outcome);
+        judge(&kind, &outcome);
+        refused += outcome.open_result != 0;
+    }
+    assert_true(refused > 5);
+}
+
+/* ---- the checker over a table that cannot be read ---- */
+
+struct run {
+    struct metadata_check check;
+    uint32_t unreadable;
+};
+
+static void
+take_finding(struct metadata_check *check, const struct check_finding *finding)
+{
+    struct run *run = container_of(check, struct run, check);
+    run->unreadable += finding->code == CHECK_UNREADABLE;
+}
+
+static void
+start_check(void *argument)
+{
+    metadata_check(argument);
+}
+
+static void
+the_checker_tells_what_it_cannot_read(void **state)
+{
+    struct harness *harness = *state;
+    struct store *store;
+    char path[512];
+    assert_int_equal(harness_store_open(harness, "check", true, false, &store), 0);
+    fill(harness, store, 1, IN_TABLES);
+    store->ops->close(store);
+    find_file(harness_path(harness, "check"), "", ".sst", path);
+    flip_middle(path);
+    assert_int_equal(harness_store_open(harness, "check", false, true, &store), 0);
+    struct run run = { .check = { .store = store, .finding = take_finding } };
+    assert_int_equal(harness_await(harness, &run.check.op, start_check, &run.check), 0);
+    assert_true(run.unreadable > 0);
+    store->ops->close(store);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(families_are_of_one_time),
+        cmocka_unit_test(the_checker_tells_what_it_cannot_read),
         cmocka_unit_test(no_loss_is_unnoticed),
     };
     return cmocka_run_group_tests(tests, harness_start, harness_stop);
