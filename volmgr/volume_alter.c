@@ -4,7 +4,8 @@
  *
  * Growing is one commit. Shrinking is refused unless the tail provably holds nothing: hosts must
  * have detached, what they wrote is made durable, and then the stored map of the tail is looked
- * through.
+ * through: no block there may be mapped. A block that the new end cuts in two stays, so the part of
+ * it behind the end must read as zeroes, or growing again would show old bytes (P1).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 
 #define VOLUME_ALTER_PHASES(X)                                                                     \
     X(CHECK)                                                                                       \
+    X(READ_EDGE)                                                                                   \
     X(IN_LINE_AGAIN)                                                                               \
     X(QUIET)                                                                                       \
     X(SCAN_TAIL)                                                                                   \
@@ -45,6 +47,14 @@ enum {
     SCAN_BYTES = 256 << 10
 };
 
+/* The part behind the new end of the block that the end cuts in two; the volume's reactor. */
+struct edge_read {
+    struct volume_request request;
+    struct iovec iov;
+    struct round_stop *stop;
+    uint8_t data[BLOCK_BYTES];
+};
+
 struct volume_alteration {
     struct machine machine;
     /* Exactly one of them. */
@@ -55,6 +65,7 @@ struct volume_alteration {
     struct volume *volume;
     struct volume_record record; /* as it shall be */
     struct volume_quiet quiet;
+    struct edge_read *edge;
     struct store_scan scan;
     struct commit_request commit;
     struct byte_buffer batch;
@@ -62,6 +73,7 @@ struct volume_alteration {
     struct volume_info *old_info;
     bool shrinking;
     bool resized;
+    bool exports_renamed; /* exports_rename_begin() was called */
 };
 
 MACHINE_DONE(scan_done, struct volume_alteration, scan.op)
@@ -150,25 +162,126 @@ check(struct volume_alteration *alteration)
     return machine_wait(machine);
 }
 
+/* ---- the block that the new end cuts in two ---- */
+
+static void
+edge_replied(struct volume_request *request)
+{
+    ASSERT_OP(request->operation, ==, (unsigned)VOLUME_READ);
+}
+
+static void
+edge_released(struct volume_request *request)
+{
+    round_stop_done(container_of(request, struct edge_read, request)->stop);
+}
+
+static enum machine_step
+edge_visit(struct round_stop *stop)
+{
+    struct volume_alteration *alteration =
+        container_of(stop->round, struct volume_alteration, round);
+    struct edge_read *edge = alteration->edge;
+
+    edge->stop = stop;
+    volume_submit(alteration->volume, &edge->request);
+    return MACHINE_WAIT;
+}
+
+/* Out of the pool's line: the disk may take long. The volume is closed, so it stays as it is. */
+static enum machine_step
+read_edge(struct volume_alteration *alteration)
+{
+    struct machine *machine = &alteration->machine;
+    uint64_t size_bytes = alteration->record.size_bytes;
+    uint64_t old_bytes = alteration->volume->durable.size_bytes;
+
+    if (alteration->quiet.status < 0 || size_bytes % BLOCK_BYTES == 0) {
+        return MACHINE_NEXT;
+    }
+    struct edge_read *edge = aligned_alloc(BLOCK_BYTES, align_up(sizeof(*edge), BLOCK_BYTES));
+    ASSERT(edge != NULL);
+    uint64_t length_bytes = MIN(align_up(size_bytes, BLOCK_BYTES), old_bytes) - size_bytes;
+    ASSERT(length_bytes > 0 && length_bytes < BLOCK_BYTES);
+    volume_request_init(&edge->request);
+    edge->iov = (struct iovec){ .iov_base = edge->data, .iov_len = length_bytes };
+    edge->request.operation = VOLUME_READ;
+    edge->request.offset_bytes = size_bytes;
+    edge->request.length_bytes = length_bytes;
+    edge->request.iov = &edge->iov;
+    edge->request.iov_count = 1;
+    edge->request.reply = edge_replied;
+    edge->request.release = edge_released;
+    alteration->edge = edge;
+    round_one(machine, &alteration->round, alteration->volume->shard->index, edge_visit);
+    return machine_wait(machine);
+}
+
+/* 0; -ENOTEMPTY: it holds data behind the new end; or why it could not be read. */
+static int
+edge_status(const struct volume_alteration *alteration)
+{
+    const struct edge_read *edge = alteration->edge;
+
+    if (edge == NULL) {
+        return 0;
+    }
+    if (edge->request.status < 0) {
+        return edge->request.status;
+    }
+    for (size_t i = 0; i < edge->iov.iov_len; i++) {
+        if (edge->data[i] != 0) {
+            return -ENOTEMPTY;
+        }
+    }
+    return 0;
+}
+
 /* ---- the tail ---- */
+
+static enum machine_step
+refuse_not_empty(struct machine *machine, uint64_t used_bytes)
+{
+    return machine_fail(machine, -ENOTEMPTY,
+                        "the volume holds data beyond that size (some of it before byte %llu): "
+                        "discard or zero what is behind the new end first, for example with "
+                        "blkdiscard",
+                        (unsigned long long)used_bytes);
+}
+
+static enum machine_step
+after_edge(struct volume_alteration *alteration)
+{
+    struct machine *machine = &alteration->machine;
+    int result = edge_status(alteration);
+
+    if (result == -ENOTEMPTY) {
+        return refuse_not_empty(machine, align_up(alteration->record.size_bytes, BLOCK_BYTES));
+    }
+    if (result < 0) {
+        return machine_fail(machine, result,
+                            "the block at the new end cannot be read (%s): see `volctl events`",
+                            error_name(result));
+    }
+    /* From the page in which the new end lies. */
+    uint64_t page = alteration->record.size_bytes >> MAP_PAGE_SHIFT;
+    map_key_encode(alteration->scan.start, alteration->volume->branch.id, page, 0);
+    alteration->scan.start_bytes = MAP_KEY_BYTES;
+    return MACHINE_NEXT;
+}
 
 static enum machine_step
 after_quiet(struct volume_alteration *alteration)
 {
     switch (alteration->quiet.status) {
-    case 0: {
-        /* From the page in which the new end lies. */
-        uint64_t page = alteration->record.size_bytes >> MAP_PAGE_SHIFT;
-        map_key_encode(alteration->scan.start, alteration->volume->branch.id, page, 0);
-        alteration->scan.start_bytes = MAP_KEY_BYTES;
-        return MACHINE_NEXT;
-    }
+    case 0:
+        return after_edge(alteration);
     case -EBUSY:
         return machine_fail(&alteration->machine, -EBUSY,
-                            "a volume is made smaller only while no host is attached");
+                            "a volume is made smaller only while no host is attached: detach them "
+                            "(`volctl session list` tells which)");
     default:
-        return machine_fail(&alteration->machine, alteration->quiet.status,
-                            "what hosts have written cannot be made durable: see the events");
+        return volume_quiet_refuse(&alteration->machine, &alteration->quiet);
     }
 }
 
@@ -225,7 +338,8 @@ tail_page_check(const struct store_batch_item *item, uint64_t size_bytes, uint64
     }
     for (uint32_t i = 0; result == 0 && i < MAP_PAGE_ENTRIES; i++) {
         uint64_t grain = page * MAP_PAGE_ENTRIES + i;
-        if (entry_reaches(&entries[i], grain, size_bytes >> BLOCK_SHIFT)) {
+        /* A block that the end cuts in two has been read: see edge_status(). */
+        if (entry_reaches(&entries[i], grain, div_round_up(size_bytes, BLOCK_BYTES))) {
             *ret_used = (grain + 1) * GRAIN_BYTES;
             result = -ENOTEMPTY;
         }
@@ -253,11 +367,7 @@ look_at_tail(struct volume_alteration *alteration)
         result = tail_page_check(&item, alteration->record.size_bytes, &used);
     }
     if (result == -ENOTEMPTY) {
-        char text[SIZE_TEXT_SIZE];
-        return machine_fail(machine, -ENOTEMPTY,
-                            "the volume holds data beyond that size (at least up to %s); discard "
-                            "it first, for example with blkdiscard",
-                            size_format(used, text));
+        return refuse_not_empty(machine, used);
     }
     if (result < 0) {
         return machine_fail(machine, result, "the volume's map cannot be read: %s",
@@ -276,11 +386,23 @@ look_at_tail(struct volume_alteration *alteration)
 static enum machine_step
 commit(struct volume_alteration *alteration)
 {
+    struct machine *machine = &alteration->machine;
+
+    if (alteration->rename != NULL) {
+        if (exports_rename_begin(alteration->volume, alteration->record.name, &alteration->batch,
+                                 &machine->control->error) < 0) {
+            return machine_fail_noted(machine);
+        }
+        alteration->exports_renamed = true;
+    }
+    if (alteration->reserve != NULL) {
+        pool_promise_begin(machine->pool, alteration->volume, alteration->record.reserve_bytes);
+    }
     schema_put_volume(&alteration->batch, &alteration->record);
     alteration->commit.batch = &alteration->batch;
-    machine_arm(&alteration->machine, &alteration->commit.op, commit_done);
-    committer_submit(alteration->machine.pool, &alteration->commit);
-    return machine_wait(&alteration->machine);
+    machine_arm(machine, &alteration->commit.op, commit_done);
+    committer_submit(machine->pool, &alteration->commit);
+    return machine_wait(machine);
 }
 
 /* Also the grace period after which nobody reads the old info. */
@@ -307,15 +429,28 @@ publish(struct volume_alteration *alteration)
     struct pool *pool = machine->pool;
     struct volume *volume = alteration->volume;
 
-    if (machine->status < 0) {
-        return machine_fail(machine, machine->status, "the change could not be recorded: %s",
-                            error_name(machine->status));
+    int result = machine->status;
+
+    if (alteration->reserve != NULL && result < 0) {
+        pool_promise_end(pool);
+    }
+    if (alteration->exports_renamed) {
+        exports_rename_end(volume, result == 0);
+    }
+    if (result < 0) {
+        return machine_fail(machine, result,
+                            "the change could not be recorded (%s): see `volctl events`",
+                            error_name(result));
     }
     hash_table_remove(&pool->volumes_by_name, &volume->by_name);
     volume->durable = alteration->record;
     hash_table_insert(&pool->volumes_by_name, &volume->by_name, text_hash(volume->durable.name));
     if (volume->durable.reserve_bytes > 0) {
         pool->allocator.has_reserves = true;
+    }
+    if (alteration->reserve != NULL) {
+        pool_promise_end(pool);
+        pool_space_changed(pool);
     }
     alteration->old_info = volume_publish_info(volume);
     round_all(machine, &alteration->round, publish_visit);
@@ -330,6 +465,8 @@ alter_phase(struct machine *machine, uint32_t phase)
     switch ((enum volume_alter_phase)phase) {
     case ALTER_CHECK:
         return check(alteration);
+    case ALTER_READ_EDGE:
+        return read_edge(alteration);
     case ALTER_IN_LINE_AGAIN:
         return volume_quiet_step_in(machine, &alteration->quiet);
     case ALTER_QUIET:
@@ -360,6 +497,7 @@ alter_release(struct machine *machine)
     struct volume_alteration *alteration = container_of(machine, struct volume_alteration, machine);
 
     free(alteration->old_info);
+    free(alteration->edge);
     round_free(&alteration->round);
     round_free(&alteration->quiet.round);
     byte_buffer_free(&alteration->scan.items);

@@ -79,13 +79,8 @@ commit(struct volume_deletion *deletion)
     struct machine *machine = &deletion->machine;
     struct volume *volume = deletion->volume;
 
-    if (deletion->quiet.status == -EBUSY) {
-        return machine_fail(machine, -EBUSY, "a host is attached to volume `%s/%s`",
-                            volume->pool->name, volume->durable.name);
-    }
     if (deletion->quiet.status < 0) {
-        return machine_fail(machine, deletion->quiet.status,
-                            "what hosts have written cannot be made durable: see the events");
+        return volume_quiet_refuse(machine, &deletion->quiet);
     }
     /* While it is being altered nobody can export it, so nobody can look it up. */
     ASSERT(list_empty(&volume->exports));

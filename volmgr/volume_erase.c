@@ -2,10 +2,25 @@
 /*
  * Freeing the space of a deleted volume, in the background.
  *
+ * THEORY OF OPERATION
+ *
  * The stored pages of its map are read in pieces; one commit removes a piece and clears the use
  * bits of its grains, and only then may the grains be used again (P4). So the work can stop
  * anywhere and is continued at the next open. When no page is left, the extents that it owned go
  * back to the pool, and at last its records are deleted.
+ *
+ * The work leaves hosts their share: some volumes of a pool are erased at a time and the others
+ * wait in line, a step on the control reactor looks at a bounded number of pages, and between two
+ * pieces it rests as long as the piece took, unless the pool is nearly full.
+ *
+ * An extent that keeps a use bit although no page is left would never go back: a page that could
+ * not be decoded, or a mistake of the past. Then every map of the pool is looked through; when none
+ * names a grain of these extents, they go back all the same, and an event says so.
+ *
+ * Invariants
+ *  E1  A grain is freed only after the commit that removed the page that names it (P4).
+ *  E2  The volume's records are removed only when it owns no extent and has no page.
+ *  E3  Wherever it stops, the next open begins it again, and it ends the same.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,13 +33,20 @@
 #include "volmgr/control_impl.h"
 
 #define VOLUME_ERASE_PHASES(X)                                                                     \
+    X(AWAIT_TURN)                                                                                  \
     X(FORGET_CACHED)                                                                               \
     X(SCAN)                                                                                        \
+    X(COLLECT)                                                                                     \
     X(REMOVE_PAGES)                                                                                \
     X(FREE_GRAINS)                                                                                 \
     X(NEXT_PIECE)                                                                                  \
     X(SHED_EXTENTS)                                                                                \
     X(AWAIT_EXTENTS)                                                                               \
+    X(FIND_STRAYS)                                                                                 \
+    X(FILTER_STRAYS)                                                                               \
+    X(SCAN_MAPS)                                                                                   \
+    X(LOOK_AT_MAPS)                                                                                \
+    X(FREE_STRAYS)                                                                                 \
     X(REMOVE_RECORDS)                                                                              \
     X(UNLINK)                                                                                      \
     X(RELEASE)                                                                                     \
@@ -45,8 +67,16 @@ static const char *const PHASE_NAMES[] = {
 _Static_assert(ARRAY_SIZE(PHASE_NAMES) == ERASE_PHASE_COUNT, "a name for each phase");
 
 enum {
-    PIECE_BYTES = 128 << 10 /* of stored pages: at most some thousand grains a commit */
+    PIECE_BYTES = 64 << 10,   /* of stored pages: at most some thousand grains a commit */
+    PAGES_AT_ONCE = 32,       /* in one step on the control reactor */
+    EXTENTS_AT_ONCE = 4096,   /* likewise */
+    ERASURES_AT_ONCE = 2,     /* volumes of a pool */
+    STEP_PAUSE_NS = 20000,    /* between two steps: others on the reactor have their turn */
+    SCAN_MAPS_BYTES = 256 << 10,
 };
+#define REST_NS_MIN       (1 * NS_PER_MS)   /* between two pieces */
+#define REST_NS_MAX       (100 * NS_PER_MS)
+#define EXTENTS_PATIENCE_NS (3 * NS_PER_S) /* none goes back for so long: strays are sought */
 
 struct volume_erasure {
     struct machine machine;
@@ -57,11 +87,23 @@ struct volume_erasure {
     uint64_t mapped_at_start;
     uint64_t mapped_grains; /* still; rewritten by each commit */
     struct store_scan scan;
+    size_t scan_position;      /* pages before it have been collected */
+    struct map_entry *entries; /* of one page */
     struct byte_buffer grains; /* grain_address[]: of this piece */
     struct byte_buffer batch;
     struct commit_request commit;
     struct round round;
     struct machine_pause pause;
+    struct message wake; /* its turn has come */
+    bool has_turn;
+    bool waits_for_turn;
+    uint64_t piece_began_ns;
+    /* Extents that do not go back. */
+    uint64_t extents_left;        /* when last looked at */
+    uint64_t extents_changed_ns;  /* when that number was last another */
+    uint64_t next_extent;         /* where the search goes on */
+    struct byte_buffer strays;    /* uint64_t[]: extents, ascending */
+    bool searched;                /* once is enough: what is freed then does go back */
 };
 
 MACHINE_DONE(scan_done, struct volume_erasure, scan.op)
@@ -156,21 +198,91 @@ unlink_visit(struct round_stop *stop)
     return MACHINE_NEXT; /* on the others: a grace period (V2) */
 }
 
-/* ---- phases ---- */
+/* ---- taking turns ---- */
+
+static void
+turn_has_come(struct message *message)
+{
+    struct volume_erasure *erasure = container_of(message, struct volume_erasure, wake);
+    machine_completed(&erasure->machine, 0);
+}
+
+/* By message: thousands that are cancelled one after the other must not nest. */
+static void
+pass_turn_on(struct pool *pool)
+{
+    uint32_t running = 0;
+
+    list_for_each(&pool->erasures, link) {
+        running += list_entry(link, struct volume_erasure, link)->has_turn ? 1 : 0;
+    }
+    list_for_each(&pool->erasures, link) {
+        struct volume_erasure *next = list_entry(link, struct volume_erasure, link);
+        if (running >= ERASURES_AT_ONCE) {
+            return;
+        }
+        if (next->waits_for_turn) {
+            next->waits_for_turn = false;
+            next->has_turn = true;
+            running++;
+            reactor_send(pool->manager->control, &next->wake, turn_has_come);
+        }
+    }
+}
+
+static enum machine_step
+await_turn(struct volume_erasure *erasure)
+{
+    erasure->waits_for_turn = true;
+    erasure->machine.pending++;
+    pass_turn_on(erasure->pool);
+    return MACHINE_WAIT;
+}
+
+/* Go on with `phase`, after the others on this reactor. */
+static enum machine_step
+step_later(struct volume_erasure *erasure, enum volume_erase_phase phase, uint64_t delay_ns)
+{
+    machine_goto(&erasure->machine, phase);
+    machine_pause(&erasure->machine, &erasure->pause, delay_ns);
+    return machine_wait(&erasure->machine);
+}
+
+static bool
+must_stop(const struct volume_erasure *erasure)
+{
+    return erasure->pool->stopping || erasure->pool->committer.broken;
+}
+
+static enum machine_step
+stop_for_now(struct volume_erasure *erasure)
+{
+    return machine_fail(&erasure->machine, -ECANCELED, "goes on at the next start");
+}
+
+/* ---- pieces of the map ---- */
 
 static enum machine_step
 scan(struct volume_erasure *erasure)
 {
     struct store_scan *scan = &erasure->scan;
+    struct manager *manager = erasure->machine.manager;
 
+    if (must_stop(erasure)) {
+        return stop_for_now(erasure);
+    }
     if (erasure->mapped_at_start == 0) {
         erasure->mapped_at_start = erasure->mapped_grains;
     }
+    erasure->piece_began_ns = reactor_now_ns(manager->control);
+    erasure->scan_position = 0;
     scan->family = STORE_FAMILY_MAP;
     put_be64(scan->prefix, erasure->volume->branch.id);
     scan->prefix_bytes = sizeof(uint64_t);
     scan->bytes_max = PIECE_BYTES;
     byte_buffer_clear(&scan->items);
+    byte_buffer_clear(&erasure->grains);
+    byte_buffer_clear(&erasure->batch);
     machine_arm(&erasure->machine, &scan->op, scan_done);
     store_scan(erasure->pool->store, scan);
     return machine_wait(&erasure->machine);
@@ -194,47 +306,55 @@ collect_grain(struct volume_erasure *erasure, grain_address grain, uint32_t gene
     byte_buffer_append(&erasure->grains, &grain, sizeof(grain));
 }
 
-static int
+/* A page that cannot be decoded goes, too; what it named is found as stray extents. */
+static void
 collect_page(struct volume_erasure *erasure, const struct store_batch_item *item)
 {
-    struct map_entry *entries = calloc(MAP_PAGE_ENTRIES, sizeof(*entries));
     uint32_t used = 0;
 
-    ASSERT(entries != NULL);
-    int result = map_page_decode(item->value, item->value_bytes, entries, &used);
-    for (uint32_t i = 0; result == 0 && i < MAP_PAGE_ENTRIES; i++) {
-        collect_grain(erasure, entries[i].home, entries[i].home_generation);
-        collect_grain(erasure, entries[i].base, entries[i].base_generation);
+    if (map_page_decode(item->value, item->value_bytes, erasure->entries, &used) < 0) {
+        log_error("control", "%s: a page of the map of deleted volume `%s` cannot be decoded",
+                  erasure->pool->name, erasure->volume->durable.name);
+    } else {
+        for (uint32_t i = 0; i < MAP_PAGE_ENTRIES; i++) {
+            const struct map_entry *entry = &erasure->entries[i];
+            collect_grain(erasure, entry->home, entry->home_generation);
+            collect_grain(erasure, entry->base, entry->base_generation);
+        }
     }
-    free(entries);
-    if (result == 0) {
-        store_batch_delete(&erasure->batch, STORE_FAMILY_MAP, item->key, item->key_bytes);
+    store_batch_delete(&erasure->batch, STORE_FAMILY_MAP, item->key, item->key_bytes);
+}
+
+static enum machine_step
+collect(struct volume_erasure *erasure)
+{
+    struct machine *machine = &erasure->machine;
+    const struct store_scan *scan = &erasure->scan;
+    int next = machine->status;
+
+    if (next < 0) {
+        return machine_fail(machine, next, "its map cannot be read: %s", error_name(next));
     }
-    return result;
+    for (uint32_t i = 0; i < PAGES_AT_ONCE; i++) {
+        struct store_batch_item item;
+        next = store_batch_next(scan->items.data, scan->items.length_bytes,
+                                &erasure->scan_position, &item);
+        if (next < 0) {
+            return machine_fail(machine, next, "its map cannot be read: %s", error_name(next));
+        }
+        if (next == 0) {
+            return MACHINE_NEXT;
+        }
+        collect_page(erasure, &item);
+    }
+    return step_later(erasure, ERASE_COLLECT, STEP_PAUSE_NS);
 }
 
 static enum machine_step
 remove_pages(struct volume_erasure *erasure)
 {
     struct machine *machine = &erasure->machine;
-    struct store_scan *scan = &erasure->scan;
-    struct store_batch_item item;
-    size_t position = 0;
-    int result = machine->status;
 
-    byte_buffer_clear(&erasure->grains);
-    byte_buffer_clear(&erasure->batch);
-    while (result == 0) {
-        int next = store_batch_next(scan->items.data, scan->items.length_bytes, &position, &item);
-        if (next <= 0) {
-            result = next;
-            break;
-        }
-        result = collect_page(erasure, &item);
-    }
-    if (result < 0) {
-        return machine_fail(machine, result, "its map cannot be read: %s", error_name(result));
-    }
     if (erasure->batch.length_bytes == 0) {
         return machine_goto(machine, ERASE_SHED_EXTENTS);
     }
@@ -265,36 +385,230 @@ free_grains(struct volume_erasure *erasure)
     return machine_wait(machine);
 }
 
-/* Where the work may end and be continued at the next open. */
+static bool
+space_is_short(const struct pool *pool)
+{
+    return pool->threshold_raised >= pool->record.critical_percent;
+}
+
 static enum machine_step
 next_piece(struct volume_erasure *erasure)
 {
+    struct store_scan *scan = &erasure->scan;
+    uint64_t now_ns = reactor_now_ns(erasure->machine.manager->control);
     uint64_t total = MAX(erasure->mapped_at_start, UINT64_C(1));
     uint64_t done = total - MIN(erasure->mapped_grains, total);
+    uint64_t rest_ns = now_ns - erasure->piece_began_ns;
 
     job_progress(erasure->job, (uint8_t)(done * 99 / total));
-    if (erasure->pool->stopping) {
-        return machine_fail(&erasure->machine, -ECANCELED, "goes on at the next start");
+    if (!scan->ret_more) {
+        return MACHINE_NEXT;
     }
-    /* What was found has been removed: the rest begins at the front again. */
-    return machine_goto(&erasure->machine, ERASE_SCAN);
+    /* Not from the front: the store would have to step over all that was removed. */
+    memcpy(scan->start, scan->ret_next, scan->ret_next_bytes);
+    scan->start_bytes = scan->ret_next_bytes;
+    rest_ns = MIN(MAX(rest_ns, REST_NS_MIN), REST_NS_MAX);
+    return step_later(erasure, ERASE_SCAN, space_is_short(erasure->pool) ? STEP_PAUSE_NS : rest_ns);
 }
+
+/* ---- the extents ---- */
 
 static enum machine_step
 await_extents(struct volume_erasure *erasure)
 {
-    struct machine *machine = &erasure->machine;
+    uint64_t now_ns = reactor_now_ns(erasure->machine.manager->control);
+    uint64_t left = erasure->volume->extents_owned;
 
-    if (erasure->volume->extents_owned == 0) {
+    if (left == 0) {
+        return machine_goto(&erasure->machine, ERASE_REMOVE_RECORDS);
+    }
+    if (must_stop(erasure)) {
+        return stop_for_now(erasure);
+    }
+    if (left != erasure->extents_left) {
+        erasure->extents_left = left;
+        erasure->extents_changed_ns = now_ns;
+    } else if (!erasure->searched && now_ns - erasure->extents_changed_ns > EXTENTS_PATIENCE_NS) {
+        erasure->next_extent = 1;
         return MACHINE_NEXT;
     }
-    if (erasure->pool->stopping || erasure->pool->committer.broken) {
-        return machine_fail(machine, -ECANCELED, "goes on at the next start");
+    return step_later(erasure, ERASE_AWAIT_EXTENTS, CONTROL_POLL_NS);
+}
+
+static enum machine_step
+find_strays(struct volume_erasure *erasure)
+{
+    const struct extent_table *table = &erasure->pool->extents;
+    uint64_t end = MIN(erasure->next_extent + EXTENTS_AT_ONCE, table->count_end);
+
+    for (uint64_t id = erasure->next_extent; id < end; id++) {
+        const struct extent *extent = extent_table_find(table, id);
+        if (extent != NULL && extent->state == EXTENT_STATE_DATA &&
+            extent->owner_branch == erasure->volume->branch.id) {
+            byte_buffer_append(&erasure->strays, &id, sizeof(id));
+        }
     }
+    erasure->next_extent = end;
+    if (end < table->count_end) {
+        return step_later(erasure, ERASE_FIND_STRAYS, STEP_PAUSE_NS);
+    }
+    return MACHINE_NEXT;
+}
+
+/* Those that are on their way back are none; on the volume's reactor. */
+static enum machine_step
+filter_visit(struct round_stop *stop)
+{
+    struct volume_erasure *erasure = container_of(stop->round, struct volume_erasure, round);
+    uint64_t *ids = (uint64_t *)(void *)erasure->strays.data;
+    size_t count = erasure->strays.length_bytes / sizeof(*ids);
+    size_t kept = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct extent *extent = extent_table_find(&erasure->pool->extents, ids[i]);
+        if (extent != NULL && !extent->releasing) {
+            ids[kept++] = ids[i];
+        }
+    }
+    erasure->strays.length_bytes = kept * sizeof(*ids);
+    return MACHINE_NEXT;
+}
+
+static enum machine_step
+scan_maps(struct volume_erasure *erasure)
+{
+    struct store_scan *scan = &erasure->scan;
+
+    if (erasure->strays.length_bytes == 0) { /* only slow */
+        erasure->extents_left = 0;
+        return machine_goto(&erasure->machine, ERASE_AWAIT_EXTENTS);
+    }
+    if (must_stop(erasure)) {
+        return stop_for_now(erasure);
+    }
+    erasure->scan_position = 0;
+    scan->prefix_bytes = 0; /* of every branch */
+    scan->bytes_max = SCAN_MAPS_BYTES;
+    byte_buffer_clear(&scan->items);
+    machine_arm(&erasure->machine, &scan->op, scan_done);
+    store_scan(erasure->pool->store, scan);
+    return machine_wait(&erasure->machine);
+}
+
+static bool
+is_stray(const struct volume_erasure *erasure, grain_address grain)
+{
+    const uint64_t *ids = (const uint64_t *)(const void *)erasure->strays.data;
+    size_t low = 0;
+    size_t high = erasure->strays.length_bytes / sizeof(*ids);
+    uint64_t id = grain_extent(&erasure->pool->extents, grain);
+
+    while (grain != GRAIN_NONE && low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (ids[middle] == id) {
+            return true;
+        }
+        if (ids[middle] < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return false;
+}
+
+/* 0, or -EUCLEAN: it names a stray extent, or what it names is not known. */
+static int
+look_at_page(struct volume_erasure *erasure, const struct store_batch_item *item)
+{
+    uint32_t used = 0;
+    int result =
+        map_page_decode(item->value, item->value_bytes, erasure->entries, &used);
+
+    for (uint32_t i = 0; result == 0 && i < MAP_PAGE_ENTRIES; i++) {
+        if (is_stray(erasure, erasure->entries[i].home) ||
+            is_stray(erasure, erasure->entries[i].base)) {
+            result = -EUCLEAN;
+        }
+    }
+    return result;
+}
+
+static enum machine_step
+look_at_maps(struct volume_erasure *erasure)
+{
+    struct machine *machine = &erasure->machine;
+    struct store_scan *scan = &erasure->scan;
+    int next = machine->status;
+
+    for (uint32_t i = 0; next >= 0 && i < PAGES_AT_ONCE; i++) {
+        struct store_batch_item item;
+        next = store_batch_next(scan->items.data, scan->items.length_bytes,
+                                &erasure->scan_position, &item);
+        if (next > 0) {
+            int result = look_at_page(erasure, &item);
+            next = result < 0 ? result : next;
+        } else if (next == 0 && !scan->ret_more) {
+            return MACHINE_NEXT;
+        } else if (next == 0) {
+            memcpy(scan->start, scan->ret_next, scan->ret_next_bytes);
+            scan->start_bytes = scan->ret_next_bytes;
+            return step_later(erasure, ERASE_SCAN_MAPS, STEP_PAUSE_NS);
+        }
+    }
+    if (next < 0) {
+        return machine_fail(machine, next,
+                            "%zu extents of it hold grains that are marked as in use, and other "
+                            "volumes' maps name them or cannot be read; `volctl check` tells more",
+                            erasure->strays.length_bytes / sizeof(uint64_t));
+    }
+    return step_later(erasure, ERASE_LOOK_AT_MAPS, STEP_PAUSE_NS);
+}
+
+/* No map names a grain of them. On the volume's reactor, which owns their use bits. */
+static enum machine_step
+free_strays_visit(struct round_stop *stop)
+{
+    struct volume_erasure *erasure = container_of(stop->round, struct volume_erasure, round);
+    struct pool *pool = erasure->pool;
+    const uint64_t *ids = (const uint64_t *)(const void *)erasure->strays.data;
+    size_t count = erasure->strays.length_bytes / sizeof(*ids);
+
+    for (size_t i = 0; i < count; i++) {
+        struct extent *extent = extent_table_find(&pool->extents, ids[i]);
+        ASSERT(extent != NULL && !extent->releasing);
+        ASSERT_OP(extent->owner_branch, ==, erasure->volume->branch.id);
+        if (list_linked(&extent->link)) {
+            list_remove(&extent->link);
+            extent->source->free_grains -= extent->free_count;
+        }
+        memset(extent->used, 0, (pool->grains_per_extent + 63) / 64 * sizeof(uint64_t));
+        extent->free_count = pool->grains_per_extent;
+        extent->releasing = true;
+        extent->source = NULL;
+        allocator_release(pool, ids[i]);
+    }
+    return MACHINE_NEXT;
+}
+
+static enum machine_step
+free_strays(struct volume_erasure *erasure)
+{
+    struct machine *machine = &erasure->machine;
+
+    event_raise(machine->manager, EVENT_WARNING, erasure->pool->name,
+                erasure->volume->durable.name, "stray-extents-freed",
+                "%zu extents of this deleted volume held grains that were marked as in use but "
+                "that no map names; their space has come back",
+                erasure->strays.length_bytes / sizeof(uint64_t));
+    erasure->searched = true;
+    erasure->extents_left = 0;
+    round_one(machine, &erasure->round, erasure->volume->shard->index, free_strays_visit);
     machine_goto(machine, ERASE_AWAIT_EXTENTS);
-    machine_pause(machine, &erasure->pause, CONTROL_POLL_NS);
     return machine_wait(machine);
 }
+
+/* ---- the end ---- */
 
 static enum machine_step
 remove_records(struct volume_erasure *erasure)
@@ -326,17 +640,45 @@ unlink_volume(struct volume_erasure *erasure)
 }
 
 static enum machine_step
+end_phase(struct volume_erasure *erasure, enum volume_erase_phase phase)
+{
+    struct machine *machine = &erasure->machine;
+
+    switch (phase) {
+    case ERASE_REMOVE_RECORDS:
+        return remove_records(erasure);
+    case ERASE_UNLINK:
+        return unlink_volume(erasure);
+    case ERASE_RELEASE:
+        event_raise(machine->manager, EVENT_INFO, erasure->pool->name,
+                    erasure->volume->durable.name, "volume-erased",
+                    "the space of this deleted volume has come back");
+        exports_forget(erasure->volume);
+        volume_release(erasure->volume);
+        erasure->volume = NULL;
+        return MACHINE_NEXT;
+    default:
+        ASSERT_OP(phase, ==, (uint32_t)ERASE_END);
+        return MACHINE_NEXT;
+    }
+}
+
+static enum machine_step
 erase_phase(struct machine *machine, uint32_t phase)
 {
     struct volume_erasure *erasure = container_of(machine, struct volume_erasure, machine);
     uint32_t owner = erasure->volume != NULL ? erasure->volume->shard->index : 0;
 
     switch ((enum volume_erase_phase)phase) {
+    case ERASE_AWAIT_TURN:
+        return await_turn(erasure);
     case ERASE_FORGET_CACHED:
         round_one(machine, &erasure->round, owner, forget_visit);
         return machine_wait(machine);
     case ERASE_SCAN:
         return scan(erasure);
+    case ERASE_COLLECT:
+        return collect(erasure);
     case ERASE_REMOVE_PAGES:
         return remove_pages(erasure);
     case ERASE_FREE_GRAINS:
@@ -348,16 +690,23 @@ erase_phase(struct machine *machine, uint32_t phase)
         return machine_wait(machine);
     case ERASE_AWAIT_EXTENTS:
         return await_extents(erasure);
+    case ERASE_FIND_STRAYS:
+        return find_strays(erasure);
+    case ERASE_FILTER_STRAYS:
+        round_one(machine, &erasure->round, owner, filter_visit);
+        erasure->scan.start_bytes = 0;
+        return machine_wait(machine);
+    case ERASE_SCAN_MAPS:
+        return scan_maps(erasure);
+    case ERASE_LOOK_AT_MAPS:
+        return look_at_maps(erasure);
+    case ERASE_FREE_STRAYS:
+        return free_strays(erasure);
     case ERASE_REMOVE_RECORDS:
-        return remove_records(erasure);
     case ERASE_UNLINK:
-        return unlink_volume(erasure);
     case ERASE_RELEASE:
-        volume_release(erasure->volume);
-        erasure->volume = NULL;
-        return MACHINE_NEXT;
     case ERASE_END:
-        return MACHINE_NEXT;
+        return end_phase(erasure, (enum volume_erase_phase)phase);
     case ERASE_PHASE_COUNT:
         break;
     }
@@ -373,15 +722,18 @@ erase_release(struct machine *machine)
     if (code < 0 && code != -ECANCELED) {
         event_raise(machine->manager, EVENT_WARNING, erasure->pool->name,
                     erasure->volume->durable.name, "delete-stopped",
-                    "the space of this deleted volume could not be freed: %.150s",
+                    "its space could not be freed: %.180s; it is tried again at the next start",
                     machine->control->error.message);
     }
     job_end(erasure->job, code, code < 0 ? machine->control->error.message : "");
     list_remove(&erasure->link);
+    pass_turn_on(erasure->pool);
     round_free(&erasure->round);
     byte_buffer_free(&erasure->scan.items);
     byte_buffer_free(&erasure->grains);
     byte_buffer_free(&erasure->batch);
+    byte_buffer_free(&erasure->strays);
+    free(erasure->entries);
     free(erasure);
 }
 
@@ -404,6 +756,8 @@ volume_erase(struct volume *volume)
 
     ASSERT(erasure != NULL);
     ASSERT(volume->durable.deleting);
+    erasure->entries = calloc(MAP_PAGE_ENTRIES, sizeof(*erasure->entries));
+    ASSERT(erasure->entries != NULL);
     machine_init(&erasure->machine, &VOLUME_ERASE_OPS, pool->manager, NULL);
     erasure->pool = pool;
     erasure->volume = volume;

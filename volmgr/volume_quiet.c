@@ -35,12 +35,22 @@ quiet_visit(struct round_stop *stop)
         quiet->status = -EIO;
         return MACHINE_NEXT;
     }
-    volume->closed = true;
-    quiet->closed = true;
+    if (!quiet->closed) {
+        volume->closed = true;
+        quiet->closed = true;
+        quiet->began_ns = reactor_now_ns(reactor);
+    }
     if (list_empty(&volume->active) && !volume->source.asking && seal_is_clean(volume)) {
         if (quiet->stop_serving) {
             volume->serving = false;
         }
+        return MACHINE_NEXT;
+    }
+    if (reactor_now_ns(reactor) - quiet->began_ns >
+        volume->pool->manager->options.request_timeout_ns) {
+        volume->closed = false;
+        quiet->closed = false;
+        quiet->status = -ETIMEDOUT;
         return MACHINE_NEXT;
     }
     if (volume->seal.phase == SEAL_IDLE) {
@@ -75,6 +85,31 @@ volume_quiet_step_in(struct machine *machine, struct volume_quiet *quiet)
         return machine_fail(machine, -ESHUTDOWN, "the daemon is ending");
     }
     return machine_step_in(machine);
+}
+
+enum machine_step
+volume_quiet_refuse(struct machine *machine, const struct volume_quiet *quiet)
+{
+    ASSERT_OP(quiet->status, <, 0);
+    const struct volume *volume = quiet->volume;
+
+    switch (quiet->status) {
+    case -EBUSY:
+        return machine_fail(machine, -EBUSY, "a host is attached to volume `%s/%s`: detach it",
+                            volume->pool->name, volume->durable.name);
+    case -ETIMEDOUT:
+        return machine_fail(machine, -ETIMEDOUT,
+                            "what hosts have written to volume `%s/%s` could not be made durable "
+                            "in time: a disk does not answer (`volctl events`); nothing was "
+                            "changed",
+                            volume->pool->name, volume->durable.name);
+    default:
+        return machine_fail(machine, quiet->status,
+                            "what hosts have written to volume `%s/%s` cannot be made durable: see "
+                            "`volctl events` for the disk that failed; after it has been seen to, "
+                            "restart the daemon and try again",
+                            volume->pool->name, volume->durable.name);
+    }
 }
 
 void
