@@ -16,6 +16,8 @@ enum {
 #define VOLUME_SIZE_BYTES_MAX       ((UINT64_C(1) << 63) - GRAIN_BYTES) /* 8 EiB - 64 KiB */
 #define POOL_EXTENT_BYTES_DEFAULT   (4 * MIB)
 #define CONTROL_POLL_NS             (1 * NS_PER_MS) /* between two looks at something that drains */
+#define HEARTBEAT_NS                (5 * NS_PER_S)  /* an open pool's labels are written so often */
+#define HEARTBEAT_WATCH_NS          (12500 * NS_PER_MS) /* no change so long: nobody has it open */
 
 /* ---- pool.c: the object ---- */
 
@@ -99,9 +101,12 @@ void backends_close_free(struct backends_close *close);
 
 int disk_probes_check_opened(const struct disk_probe *probes, uint32_t count,
                              struct error *error);
-/* Labels have been read: may they be taken? */
-int disk_probes_judge(const struct disk_probe *probes, uint32_t count, bool force,
-                      struct error *error);
+/*
+ * Labels have been read: may they be taken? A disk of a pool that this daemon has open may not,
+ * whatever `force` says.
+ */
+int disk_probes_judge(const struct manager *manager, const struct disk_probe *probes,
+                      uint32_t count, bool force, struct error *error);
 /* Make a disk of the pool of it; its backend moves there. Nothing is written. */
 int pool_lay_out_disk(struct pool *pool, struct disk_probe *probe, bool with_ledger,
                       struct error *error);
@@ -124,6 +129,12 @@ void pool_backends_close(struct machine *machine, struct backends_close *close,
  */
 void pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only, bool is_open,
                        bool wipe);
+/* Write those that are not being written, saying that the pool is open; nobody waits for it. */
+void pool_labels_beat(struct pool *pool);
+/* It is here, and has not answered for a while: the writing of its label does not end. */
+bool disk_is_silent(const struct disk *disk);
+/* The first such; NULL: none. */
+const struct disk *pool_silent_disk(const struct pool *pool);
 /* How many went well, of all that are present; an event for each of the others. */
 uint32_t pool_labels_good(struct pool *pool);
 /* Fill in disk->label; `is_open`: this host is using the pool. */
@@ -132,10 +143,45 @@ void pool_label_fill(struct pool *pool, struct disk *disk, bool is_open);
 /* Flush every present disk; the machine's status is the first error, or -ETIMEDOUT. */
 void pool_disks_flush(struct machine *machine, struct pool *pool);
 
-/* Copies of the ledger on the disks that are here. */
+/* ---- pool_heartbeat.c: no two daemons have one pool open ---- */
+
+/* Of an open pool: write the labels again and again, so that others see that it is in use. */
+void pool_heartbeat_start(struct pool *pool);
+void pool_heartbeat_stop(struct pool *pool);
+
+/* Looking whether somebody else does, for labels that say that their pool is open. */
+struct heartbeat_watch {
+    struct machine_pause pause;
+    uint32_t count; /* 0: nothing is being watched */
+    uint64_t *generations; /* by probe, as they were; 0: not watched */
+};
+/*
+ * The labels of the probes have been read. False: none needs to be watched. Otherwise a pause has
+ * begun; read them again behind it, then judge.
+ */
+bool heartbeat_watch_begin(struct machine *machine, struct heartbeat_watch *watch,
+                           const struct disk_probe *probes, uint32_t count);
+/* 0, or -EBUSY with `error` set: a label has changed meanwhile. Ends the watch. */
+int heartbeat_watch_judge(struct heartbeat_watch *watch, const struct disk_probe *probes,
+                          struct error *error);
+
+/* ---- pool_copies.c: which disks hold the commit ledger ---- */
+
+enum {
+    POOL_LEDGER_COPIES = 2 /* so many are wanted: each is written with every commit */
+};
+
+/* Whether the copy on this disk is to be believed rather than the other one's. */
+bool label_has_better_ledger(const struct label *label, const struct label *other);
+/* Disks that are here and have room for a copy, up to LEDGER_COPIES_MAX. */
 uint32_t pool_ledger_copies(const struct pool *pool);
-/* Create pool->ledger over the present copies. 0 (also when there is none), or -errno. */
-int pool_ledger_create(struct pool *pool);
+/*
+ * Create pool->ledger over up to `copies_max` of them, the most trusted first. 0 (also when there
+ * is none), or -errno.
+ */
+int pool_ledger_create(struct pool *pool, uint32_t copies_max);
+/* Bit n is the n-th of pool->ledger_disks: only these are current; the labels will say so. */
+void pool_ledger_note_current(struct pool *pool, uint32_t current);
 
 /* ---- pool_serve.c: from loaded records to serving, and back ---- */
 
@@ -143,6 +189,8 @@ int pool_ledger_create(struct pool *pool);
 struct shards_create {
     struct machine_job job;
     struct pool *pool;
+    uint64_t rings_from; /* incarnation: rings of it and later ones may have been left; 0: none */
+    uint64_t rings_kept; /* those of this one are wanted; 0: of none */
     struct error error;
 };
 void pool_shards_create(struct machine *machine, struct shards_create *create, struct pool *pool);
@@ -183,6 +231,13 @@ void pool_checkpoint_now(struct pool *pool, pool_checkpoint_done_fn *done, void 
 /* Whether one is being written; it ends soon. */
 bool pool_checkpoint_cancel(struct pool *pool);
 
+/* ---- check_online.c ---- */
+
+void checks_init(struct manager *manager);
+void checks_free(struct manager *manager);
+/* Whether one of this pool is running; it ends soon. */
+bool pool_check_cancel(struct pool *pool);
+
 /* ---- pool_close.c ---- */
 
 /*
@@ -203,10 +258,14 @@ struct export {
     struct list manager_link;
     struct list volume_link;
     struct hash_node by_name; /* manager->exports_by_name, while it is active */
+    struct list default_link; /* manager->default_exports, if it is active and a default */
     struct volume *volume;
     struct export_record record;
+    struct export_access access; /* of record.options */
     bool active; /* false: another pool has an export of this name */
-    bool hidden; /* not found by look-ups: it is being removed */
+    bool hidden; /* not found by look-ups: it is being made or removed */
+    bool pending; /* the commit that makes it is under way: its name is taken already */
+    struct export *renamed; /* holds the new name until the commit that gives it has ended */
 };
 
 void exports_init(struct manager *manager);
@@ -218,12 +277,25 @@ void exports_forget(struct volume *volume);
 void export_set_hidden(struct export *export, bool hidden);
 /* Forget one; its record has been deleted. */
 void export_remove(struct export *export);
+/*
+ * A volume is to be renamed: exports that have its name follow. Append their records, and hold the
+ * new names; 0, or -EEXIST with `error` set and nothing held. End it in any case after a 0.
+ */
+int exports_rename_begin(struct volume *volume, const char *new_volume_name,
+                         struct byte_buffer *batch, struct error *error);
+void exports_rename_end(struct volume *volume, bool done);
+/* On the volume's reactor: whether hosts that have come by this export may attach. */
+void volume_open_export(struct volume *volume, uint64_t export_id);
+void volume_shut_export(struct volume *volume, uint64_t export_id);
+bool volume_export_is_open(const struct volume *volume, uint64_t export_id);
 uint32_t volume_export_count(const struct volume *volume);
 
 /* ---- session.c ---- */
 
 int sessions_create(struct manager *manager);
 void sessions_destroy(struct manager *manager);
+/* Hosts of manager->blocks are refused from now on; before any pool serves. */
+void sessions_restore_blocks(struct manager *manager);
 /* On the volume's reactor: tell all sessions. */
 void volume_sessions_notify(struct volume *volume, enum volume_session_event event);
 
@@ -232,6 +304,12 @@ void volume_sessions_notify(struct volume *volume, enum volume_session_event eve
 /* Whether the pool can promise `reserve_bytes` to `volume` (NULL: a new one). 0 or -ENOSPC. */
 int pool_check_reserve(const struct pool *pool, const struct volume *volume,
                        uint64_t reserve_bytes, struct error *error);
+/*
+ * It can, and the commit begins: nobody else gets the space while it is under way. Until
+ * pool_promise_end(), when the volume's record tells the reserve, or never will.
+ */
+void pool_promise_begin(struct pool *pool, const struct volume *volume, uint64_t reserve_bytes);
+void pool_promise_end(struct pool *pool);
 /* 0, or -EINVAL with `error` set. */
 int volume_size_check(uint64_t size_bytes, uint32_t sector_bytes, struct error *error);
 /* "POOL/VOL" */
@@ -252,7 +330,9 @@ void machine_start_for_volume(struct machine *machine, const struct volume_name 
 struct volume_quiet {
     struct round round;
     struct volume *volume;
-    int status;   /* 0, -EBUSY (sessions), -EIO (cannot be made durable), -ESHUTDOWN */
+    /* 0, -EBUSY (sessions), -EIO (cannot be made durable), -ETIMEDOUT (not in time) */
+    int status;
+    uint64_t began_ns; /* when it was closed; the volume's reactor */
     bool begun;
     bool closed;  /* nobody can attach until volume_reopen() */
     bool stop_serving;
@@ -264,6 +344,8 @@ struct volume_quiet {
 void volume_make_quiet(struct machine *machine, struct volume_quiet *quiet,
                        struct volume *volume, bool stop_serving);
 enum machine_step volume_quiet_step_in(struct machine *machine, struct volume_quiet *quiet);
+/* It was not done: fail, saying why and what to do. */
+enum machine_step volume_quiet_refuse(struct machine *machine, const struct volume_quiet *quiet);
 /* Undo it, if it was done. */
 void volume_reopen(struct machine *machine, struct volume_quiet *quiet);
 /* At the end, done or undone: others may alter the volume. */
@@ -280,7 +362,15 @@ void volume_erase(struct volume *volume);
 
 /* ---- event.c, job.c ---- */
 
+enum {
+    EVENTS_MAX = 10000 /* the newest are kept */
+};
 void events_init(struct manager *manager);
+/* Past events, ascending, go in front of those that there are, which get new numbers. */
+void events_restore(struct manager *manager, const struct event *past, size_t count);
+/* Call encode() for each event with a number in [first, last]: to + (number - first) * step. */
+void events_visit(const struct manager *manager, uint64_t first, uint64_t last, uint8_t *to,
+                  size_t step, void (*encode)(const struct event *event, uint8_t *to));
 void events_free(struct manager *manager);
 /* Answer all who wait for one; the daemon is ending. */
 void events_end_waiting(struct manager *manager);

@@ -33,8 +33,11 @@
 #include "volmgr/manager.h"
 #include "volmgr/map_cache_impl.h"
 #include "volmgr/range_lock_impl.h"
+#include "volmgr/unflushed_impl.h"
 #include "volmgr/volume.h"
 
+struct daemon_record;
+struct event_file;
 struct machine;
 struct pool;
 struct pool_checkpointing;
@@ -58,9 +61,17 @@ struct disk {
     struct list flush_waiting; /* struct shard_disk by flush_link: for the next flush */
     struct list flush_covered; /* for the one that is under way */
     bool backend_full; /* it refused to make room although slots are free; until some are freed */
+    uint64_t backend_full_until_ns; /* or until this time: there may be room again by then */
     struct label_write label_write;
     struct machine *label_machine; /* waits for the label to be written */
     bool label_busy;               /* it is being written, whether anybody waits or not */
+    bool label_late;               /* that takes so long that nobody waits for it any more */
+    uint64_t avoid_until_ns;       /* it could not be written to: no checkpoint goes there */
+    bool joining;                  /* it is being added: not a disk of the pool yet */
+    bool label_queued;             /* another writing follows, as the next two say */
+    bool label_queued_open;
+    bool label_queued_wipe;
+    uint64_t label_started_ns;
     uint32_t busy;  /* control's operations in flight on it, whether anybody waits or not */
     bool orphaned;  /* the pool has let go of it; closed and freed when it is not busy */
     struct backend *late_backend; /* to be closed then */
@@ -75,6 +86,7 @@ struct shard_disk {
     struct disk *disk;
     bool flush_wanted;        /* waiters_next is not empty: submit at the end of the pass */
     bool flush_running;       /* a wish is with the control reactor */
+    uint64_t flush_began_ns;  /* since when */
     struct list waiters;      /* struct disk_flush_waiter: covered by that wish */
     struct list waiters_next; /* came later */
     struct message message;   /* the wish, and its answer */
@@ -93,6 +105,12 @@ struct disk_flush_waiter {
 
 /* ---- volumes ---- */
 
+enum {
+    UNFLUSHED_GRAINS_MAX = 32768, /* written since the last sealing; then it is time for the next */
+};
+
+struct volume_loss;
+
 enum seal_phase {
     SEAL_IDLE,
     SEAL_FLUSHING,   /* the disks that the sealed deltas (and plain overwrites) touched */
@@ -109,7 +127,11 @@ struct volume_seal {
     struct commit_request commit;
     struct byte_buffer bytes;   /* the store batch */
     struct list pages;          /* struct map_page by seal_link: entries in `sealed` */
+    struct byte_buffer allocated; /* grain_address[]: until it is known that it was committed */
     struct byte_buffer dropped; /* grain_address[]: free once committed */
+    struct unflushed written;   /* blocks that the flushes under way are to cover */
+    uint64_t disks[POOL_DISKS_MAX / 64]; /* that are being flushed */
+    bool lifts_fence;           /* every mark of a loss is in the batch, or committed */
     struct list requests;       /* struct volume_request by wait_link: answered at the end */
     struct disk_flush_waiter *disk_waiters; /* one per disk of the pool, lazily */
     uint32_t disk_waiters_count;
@@ -134,20 +156,29 @@ struct volume {
     struct list exports;        /* control: struct export by volume_link */
     uint64_t extents_owned;     /* control: granted to this branch alone */
     bool affected;              /* some extent of it is on a missing disk */
+    bool reserve_told;          /* control: that its reserve is used up */
 
     /* Owner reactor. */
     bool serving;
     bool closed; /* nobody may attach: it is being deleted or made smaller */
     struct list sessions;
+    struct byte_buffer export_ids; /* uint64_t[]: hosts that have come by these may attach */
     struct range_lock lock;
     struct list active; /* requests, oldest first */
     struct list shard_dirty_link; /* shard->dirty_volumes: has deltas or unflushed disks */
-    struct list sealing_link;     /* shard->sealing_volumes */
     struct list seal_wanted_link; /* shard->seal_wanted: seal at the end of this pass */
     struct list shard_link;       /* shard->volumes */
     bool seal_again;              /* asked for while a seal was under way */
     bool commit_failed;           /* the pool's metadata cannot be written any more */
-    bool fenced;                  /* unflushed writes were lost: no I/O until that is accepted */
+    bool fenced;                  /* writes may be lost, which ones is not known: no I/O */
+    bool journal_fenced;          /* the ring's header says so until a commit has the marks */
+    bool loss_to_report;          /* the next FLUSH fails */
+    bool loss_told;               /* a FLUSH has failed since the last loss began */
+    uint32_t seals_failed;        /* since the last good one */
+    uint64_t loss_epoch;          /* losses that began */
+    struct volume_loss *loss;     /* whose marks are being set; NULL: none */
+    struct list loss_waiters;     /* requests */
+    struct unflushed written;     /* blocks written since the last sealing */
     struct list dirty_pages;
     uint64_t open_batch;        /* deltas of now belong to it */
     uint64_t committed_batch;
@@ -183,7 +214,6 @@ struct shard {
     struct list volumes;
     struct list dirty_volumes;
     struct list seal_waiters;    /* requests that wait for a seal to end: journal room, space */
-    struct list sealing_volumes; /* by sealing_link: in SEAL_FLUSHING */
     struct list active;          /* all requests of the shard, oldest first: deadlines */
     struct timer deadline_timer;
     struct timer commit_timer;   /* the longest time that a change stays uncommitted */
@@ -194,6 +224,7 @@ struct shard {
     struct list free_bounces;    /* one grain of aligned memory each */
     uint32_t sector_bytes_max;   /* largest block of any disk: smaller transfers go by bounce */
     uint32_t memory_alignment_max;
+    struct latency latency[VOLUME_OPERATION_COUNT]; /* of requests that have been answered */
     bool stopping;
     bool remove_journal; /* at shard_destroy(): everything in it is committed */
 };
@@ -225,6 +256,8 @@ struct pool {
     struct extent_table extents;
     struct committer committer;
     struct ledger *ledger; /* NULL: a pool whose disks are all memory */
+    uint16_t ledger_disks[LEDGER_COPIES_MAX]; /* indexes, in the order of its copies */
+    uint32_t ledger_disk_count;
     struct shard **shards; /* by reactor index; manager->reactor_count of them */
     struct list volumes;
     struct hash_table volumes_by_id;
@@ -237,9 +270,13 @@ struct pool {
     uint8_t threshold_raised;  /* percent of the last space event */
     uint64_t full_event_ns;    /* when the last event about a full pool was raised */
     struct timer label_timer;  /* labels must be written by then */
+    struct timer heartbeat_timer;
+    uint64_t database_commit;  /* where its database ended when it was read; 0: not known */
+    bool database_unfinished;  /* it has no pool record: a creation or import did not get so far */
     struct run_record run;     /* this run: where its volatile journals are */
     struct pool_checkpoint checkpoints[2];
     struct pool_checkpointing *checkpointing; /* NULL: none is being written */
+    uint32_t checkpoints_given_up;   /* they wait for disks that hang */
     uint32_t checkpoints_due;        /* so many are needed whatever the ledger's fill */
     uint64_t checkpoint_retry_ns;    /* not before */
     uint64_t checkpoint_ended_ns;
@@ -256,6 +293,7 @@ struct manager {
     struct list pools;
     struct list exports;     /* struct export by manager_link */
     struct hash_table exports_by_name;
+    struct list default_exports; /* struct export by default_link: at most one of a protocol */
     struct session_table *session_tables; /* by reactor index; each belongs to its reactor */
     struct list events;      /* newest last, bounded */
     uint32_t event_count;
@@ -263,7 +301,11 @@ struct manager {
     struct list event_waiters;
     struct list jobs;
     uint64_t job_sequence;
+    struct list checks;      /* check_online.c: the last one of each pool */
     uint64_t session_sequence; /* atomic */
+    struct event_file *event_file;       /* NULL: events are kept in memory only */
+    struct daemon_record *daemon_record; /* NULL: nothing is kept over a restart */
+    struct list blocks;                  /* struct block_entry: hosts that are refused */
     uint32_t imports;        /* under way */
     bool stopping;
 };
@@ -343,6 +385,8 @@ void volume_free(struct volume *volume);
 
 /* The waiter is answered when everything written before now is on the disk, or lost. */
 void disk_flush_want(struct shard_disk *mine, struct disk_flush_waiter *waiter);
+/* Has any disk lost writes that this shard does not know of? Its volumes are told. */
+void disk_flush_look(struct shard *shard);
 
 /* ---- seal.c: FLUSH, periodic commits ---- */
 
@@ -362,6 +406,13 @@ void seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t i
 bool seal_journal_has_room(struct volume *volume, uint32_t records);
 /* What the store may know of an entry: without a home that no record names yet. */
 struct map_entry seal_stored_view(const struct map_entry *entry);
+
+/* ---- loss.c: a disk has lost what it had not flushed ---- */
+
+/* The volume had written to this disk and not flushed it. */
+void volume_loss_begin(struct volume *volume, const struct disk *disk);
+/* The request's window was written: which blocks have to be flushed, or need not any more. */
+void volume_loss_note_written(struct volume_request *request);
 
 /* ---- pipeline.c ---- */
 

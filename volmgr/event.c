@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Events: what an administrator should know without asking. The newest EVENTS_MAX are kept in
- * memory; each is a line in the log, too.
+ * memory and, a moment later, in a file of the state directory (event_file.c); each is a line in
+ * the log, too.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,9 +12,10 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "volmgr/control_impl.h"
+#include "volmgr/state_file_impl.h"
 
 enum {
-    EVENTS_MAX = 1000
+    NUMBERS_AHEAD = 100 /* more than are raised before the first of them is on disk */
 };
 
 struct event_node {
@@ -116,6 +118,60 @@ events_end_waiting(struct manager *manager)
     waiters_answer(manager, true);
 }
 
+/* ---- keeping ---- */
+
+static void
+forget_oldest(struct manager *manager)
+{
+    while (manager->event_count > EVENTS_MAX) {
+        struct list *oldest = list_pop_front(&manager->events);
+        free(list_entry(oldest, struct event_node, link));
+        manager->event_count--;
+    }
+}
+
+void
+events_restore(struct manager *manager, const struct event *past, size_t count)
+{
+    struct list newer;
+
+    ASSERT_ON_REACTOR(manager->control);
+    ASSERT(count > 0);
+    list_init(&newer);
+    list_splice_back(&newer, &manager->events);
+    for (size_t i = 0; i < count; i++) {
+        struct event_node *node = calloc(1, sizeof(*node));
+        ASSERT(node != NULL);
+        node->manager = manager;
+        node->event = past[i];
+        list_push_back(&manager->events, &node->link);
+        manager->event_count++;
+    }
+    /* A killed daemon may have told numbers of events that did not get here: not used again. */
+    manager->event_sequence = (past[count - 1].sequence / NUMBERS_AHEAD + 2) * NUMBERS_AHEAD - 1;
+    list_for_each(&newer, link) {
+        list_entry(link, struct event_node, link)->event.sequence = ++manager->event_sequence;
+    }
+    list_splice_back(&manager->events, &newer);
+    forget_oldest(manager);
+}
+
+void
+events_visit(const struct manager *manager, uint64_t first, uint64_t last, uint8_t *to,
+             size_t step, void (*encode)(const struct event *event, uint8_t *to))
+{
+    ASSERT_ON_REACTOR(manager->control);
+    for (struct list *link = manager->events.prev; link != &manager->events; link = link->prev) {
+        const struct event *event = &list_entry(link, struct event_node, link)->event;
+        if (event->sequence < first) {
+            break;
+        }
+        if (event->sequence <= last) {
+            encode(event, to + (event->sequence - first) * step);
+        }
+    }
+}
+
 /* ---- raising ---- */
 
 static void
@@ -133,11 +189,9 @@ event_add(struct event_node *node)
     log_line(levels[event->severity], "event", "%s: %s%s%s: %s", event->name, event->pool,
              event->subject[0] != '\0' ? " " : "", event->subject, event->text);
     list_push_back(&manager->events, &node->link);
-    if (++manager->event_count > EVENTS_MAX) {
-        struct list *oldest = list_pop_front(&manager->events);
-        free(list_entry(oldest, struct event_node, link));
-        manager->event_count--;
-    }
+    manager->event_count++;
+    forget_oldest(manager);
+    event_file_wake(manager->event_file);
     waiters_answer(manager, false);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Jobs: long work that goes on in the background, and how far it is. Ended ones are kept a while.
+ * A restart goes on with what was under way as a job of a new number: numbers are never used again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "base/assert.h"
 #include "volmgr/control_impl.h"
+#include "volmgr/state_file_impl.h"
 
 enum {
     JOBS_ENDED_MAX = 100
@@ -43,6 +45,7 @@ job_start(struct manager *manager, const char *kind, const char *subject)
     ASSERT(job != NULL);
     job->manager = manager;
     job->report.id = ++manager->job_sequence;
+    daemon_record_job_counted(manager->daemon_record);
     snprintf(job->report.kind, sizeof(job->report.kind), "%s", kind);
     snprintf(job->report.subject, sizeof(job->report.subject), "%s", subject);
     job->report.started_realtime_ns = manager_realtime_ns(manager);

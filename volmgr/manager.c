@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "volmgr/control_impl.h"
+#include "volmgr/state_file_impl.h"
 
 void
 manager_options_default(struct manager_options *options)
@@ -48,7 +49,9 @@ manager_create(const struct manager_options *options, struct manager **ret_manag
     list_init(&manager->pools);
     exports_init(manager);
     events_init(manager);
+    list_init(&manager->blocks);
     jobs_init(manager);
+    checks_init(manager);
     sessions_create(manager);
     *ret_manager = manager;
     return 0;
@@ -62,7 +65,10 @@ manager_destroy(struct manager *manager)
     exports_free(manager);
     events_free(manager);
     jobs_free(manager);
+    checks_free(manager);
     sessions_destroy(manager);
+    event_file_close(manager->event_file);
+    daemon_record_close(manager->daemon_record);
     free(manager);
 }
 
@@ -70,6 +76,8 @@ manager_destroy(struct manager *manager)
 
 #define MANAGER_START_PHASES(X)                                                                    \
     X(LIST_POOLS)                                                                                  \
+    X(READ_STATE)                                                                                  \
+    X(TAKE_STATE)                                                                                  \
     X(OPEN_POOLS)                                                                                  \
     X(END)
 
@@ -104,6 +112,7 @@ struct starting {
     struct machine_job job;
     struct byte_buffer names;
     struct error error;
+    struct error state_error;
 };
 
 static int32_t
@@ -111,8 +120,11 @@ list_work(struct offload_job *job)
 {
     struct machine_job *own = container_of(job, struct machine_job, job);
     struct starting *starting = container_of(own, struct starting, job);
-    const struct manager_options *options = &starting->machine.manager->options;
+    struct manager *manager = starting->machine.manager;
+    const struct manager_options *options = &manager->options;
 
+    manager->event_file = event_file_open(manager, &starting->state_error);
+    manager->daemon_record = daemon_record_open(manager, &starting->state_error);
     return options->pool_list(options->store_context, &starting->names, &starting->error);
 }
 
@@ -146,6 +158,46 @@ start_patience_over(struct timer *timer)
     machine_completed(&starting->machine, 0);
 }
 
+/* Before any pool serves: who is blocked must be known. */
+static enum machine_step
+read_state(struct starting *starting)
+{
+    struct machine *machine = &starting->machine;
+
+    if (machine->status < 0) {
+        error_set(&starting->error, machine->status, "%s", error_name(machine->status));
+        return machine_fail(machine, machine->status, "cannot list the pools: %.400s",
+                            starting->error.message);
+    }
+    event_file_load(machine, machine->manager->event_file);
+    daemon_record_load(machine, machine->manager->daemon_record);
+    return machine_wait(machine);
+}
+
+static enum machine_step
+take_state(struct starting *starting)
+{
+    struct machine *machine = &starting->machine;
+    struct manager *manager = machine->manager;
+
+    if (machine->status < 0) {
+        return machine_fail(machine, machine->status,
+                            "which hosts are blocked cannot be read from the state directory: %s",
+                            error_name(machine->status));
+    }
+    if (manager->options.state_directory != NULL && manager->daemon_record == NULL) {
+        return machine_fail(machine, starting->state_error.code,
+                            "which hosts are blocked cannot be read: %.400s",
+                            starting->state_error.message);
+    }
+    if (manager->options.state_directory != NULL && manager->event_file == NULL) {
+        log_warning("event", "events are kept in memory only: %s", starting->state_error.message);
+    }
+    event_file_take(machine, manager->event_file);
+    daemon_record_take(machine, manager->daemon_record);
+    return MACHINE_NEXT;
+}
+
 static enum machine_step
 open_pools(struct starting *starting)
 {
@@ -153,11 +205,6 @@ open_pools(struct starting *starting)
     struct manager *manager = machine->manager;
     size_t at = 0;
 
-    if (machine->status < 0) {
-        error_set(&starting->error, machine->status, "%s", error_name(machine->status));
-        return machine_fail(machine, machine->status, "cannot list the pools: %.400s",
-                            starting->error.message);
-    }
     starting->wait = calloc(1, sizeof(*starting->wait));
     ASSERT(starting->wait != NULL);
     starting->wait->starting = starting;
@@ -198,6 +245,10 @@ start_phase(struct machine *machine, uint32_t phase)
     case START_LIST_POOLS:
         machine_offload(machine, &starting->job, list_work);
         return machine_wait(machine);
+    case START_READ_STATE:
+        return read_state(starting);
+    case START_TAKE_STATE:
+        return take_state(starting);
     case START_OPEN_POOLS:
         return open_pools(starting);
     case START_END:
@@ -242,6 +293,7 @@ manager_start(struct manager *manager, struct manager_start *start)
 #define MANAGER_SHUTDOWN_PHASES(X)                                                                 \
     X(AWAIT_IMPORTS)                                                                               \
     X(CLOSE_POOLS)                                                                                 \
+    X(WRITE_STATE)                                                                                 \
     X(END)
 
 enum manager_shutdown_phase {
@@ -258,9 +310,14 @@ static const char *const SHUTDOWN_PHASE_NAMES[] = {
 };
 _Static_assert(ARRAY_SIZE(SHUTDOWN_PHASE_NAMES) == SHUTDOWN_PHASE_COUNT, "a name for each phase");
 
+enum {
+    SHUTDOWN_PATIENCE_S = 15 /* and the time that a disk is given */
+};
+
 struct stopping {
     struct machine machine;
     struct machine_pause pause;
+    struct timer patience;
     struct error error; /* of the first pool that could not be closed cleanly */
 };
 
@@ -274,6 +331,48 @@ shutdown_pool_closed(struct manager *manager, void *context, const struct error 
         stopping->error = *error;
     }
     machine_completed(&stopping->machine, 0);
+}
+
+/* What is still open, and which disk may be why. */
+static void
+describe_open_pools(const struct manager *manager, char *to, size_t to_bytes)
+{
+    size_t at = 0;
+
+    to[0] = '\0';
+    list_for_each(&manager->pools, link) {
+        const struct pool *pool = list_entry(link, struct pool, link);
+        const struct disk *disk = pool_silent_disk(pool);
+        int more = snprintf(to + at, to_bytes - at, "%spool `%s`%s%.100s%s", at > 0 ? ", " : "",
+                            pool->name, disk != NULL ? " (disk " : "",
+                            disk != NULL ? disk->backend->spec : "",
+                            disk != NULL ? " does not answer)" : "");
+        at = MIN(at + (size_t)MAX(more, 0), to_bytes - 1);
+    }
+}
+
+/*
+ * A disk that hangs is not waited for: who asked is told, and ends the process as if it had been
+ * killed, which loses nothing that was acknowledged. The machine goes on by itself meanwhile.
+ */
+static void
+shutdown_patience_over(struct timer *timer)
+{
+    struct stopping *stopping = container_of(timer, struct stopping, patience);
+    struct machine *machine = &stopping->machine;
+    struct manager *manager = machine->manager;
+    struct control *control = machine->control;
+    char text[300];
+
+    describe_open_pools(manager, text, sizeof(text));
+    machine->own = (struct control){ .manager = manager, .machine = machine };
+    list_init(&machine->own.link);
+    machine->control = &machine->own;
+    control->machine = NULL;
+    error_set(&control->error, -ETIMEDOUT,
+              "not everything could be closed in time: %s; the next start recovers it",
+              text[0] != '\0' ? text : "an operation has not ended");
+    control_complete(manager, control, -ETIMEDOUT);
 }
 
 static enum machine_step
@@ -301,8 +400,16 @@ shutdown_phase(struct machine *machine, uint32_t phase)
         }
         machine->pending--;
         return machine_wait(machine);
+    case SHUTDOWN_WRITE_STATE:
+        if (!event_file_is_idle(manager->event_file) ||
+            !daemon_record_is_idle(manager->daemon_record)) {
+            machine_goto(machine, SHUTDOWN_WRITE_STATE);
+            machine_pause(machine, &stopping->pause, CONTROL_POLL_NS);
+        }
+        return machine_wait(machine);
     case SHUTDOWN_END:
         ASSERT(list_empty(&manager->pools));
+        timer_disarm(manager->control, &stopping->patience);
         if (stopping->error.code < 0) {
             return machine_fail(machine, stopping->error.code, "%s", stopping->error.message);
         }
@@ -341,5 +448,9 @@ manager_shutdown(struct manager *manager, struct manager_shutdown *shutdown)
         return;
     }
     machine_init(&stopping->machine, &SHUTDOWN_OPS, manager, &shutdown->control);
+    timer_arm(manager->control, &stopping->patience,
+              reactor_now_ns(manager->control) + manager->options.disk_timeout_ns +
+                  SHUTDOWN_PATIENCE_S * NS_PER_S,
+              shutdown_patience_over);
     machine_start(&stopping->machine);
 }

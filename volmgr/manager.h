@@ -22,6 +22,7 @@
 
 #include "base/error.h"
 #include "io/reactor.h"
+#include "metadata/export_access.h"
 #include "metadata/schema.h"
 #include "volmgr/volume.h"
 
@@ -94,7 +95,11 @@ struct manager_start {
 };
 void manager_start(struct manager *manager, struct manager_start *start);
 
-/* Take no new requests, let those in flight end, commit, mark clean, close. */
+/*
+ * Take no new requests, let those in flight end, commit, mark clean, close. -ETIMEDOUT: that takes
+ * too long (a disk hangs): the process has to end without manager_destroy(), as if it were killed,
+ * and the next start recovers what has not been closed.
+ */
 struct manager_shutdown {
     struct control control;
 };
@@ -162,6 +167,31 @@ struct disk_report {
     struct backend_statistics statistics;
 };
 
+/*
+ * Requests of hosts by their latency: counts[n] of those that took up to latency_bound_ns(n), and
+ * longer than the bound before; the last one those that took longer.
+ */
+enum {
+    LATENCY_BUCKETS = 21
+};
+static inline uint64_t
+latency_bound_ns(uint32_t bucket)
+{
+    return UINT64_C(8192) << bucket; /* 8 us, 16 us ... 4.3 s */
+}
+struct latency {
+    uint64_t counts[LATENCY_BUCKETS];
+    uint64_t total_ns;
+};
+static inline void
+latency_add(struct latency *latency, uint64_t ns)
+{
+    uint64_t units = (ns + 8191) >> 13;
+    uint32_t bucket = units <= 1 ? 0 : 64u - (uint32_t)__builtin_clzll(units - 1);
+    latency->counts[bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1]++;
+    latency->total_ns += ns;
+}
+
 struct pool_report {
     char name[NAME_BYTES_MAX + 1];
     uint8_t guid[GUID_BYTES];
@@ -180,6 +210,7 @@ struct pool_report {
     uint8_t critical_percent;
     uint64_t commit;
     uint64_t incarnation;
+    struct latency latency[VOLUME_OPERATION_COUNT]; /* of all volumes, since the pool was opened */
     uint32_t volume_count;
     uint32_t disk_count;
     struct disk_report *disks; /* free() */
@@ -243,6 +274,16 @@ struct volume_set_reserve {
 /* -ENOSPC when the pool cannot promise that much. */
 void manager_volume_set_reserve(struct manager *manager, struct volume_set_reserve *set);
 
+struct volume_accept_loss {
+    struct control control;
+    struct volume_name name;
+};
+/*
+ * A disk lost writes of the volume, and it is not known which: it answers no I/O. From now on it
+ * serves what the disks kept, as after a power cut. -EALREADY when it serves already.
+ */
+void manager_volume_accept_loss(struct manager *manager, struct volume_accept_loss *accept);
+
 struct volume_report {
     struct volume_info info;
     uint64_t id;
@@ -251,6 +292,7 @@ struct volume_report {
     uint8_t tier;
     uint32_t reactor;
     bool affected;         /* some of its space is on a missing disk */
+    bool fenced;           /* it answers no I/O: see manager_volume_accept_loss() */
     char problem[256];     /* empty: none */
     uint32_t session_count;
     uint32_t export_count;
@@ -274,7 +316,11 @@ void manager_volume_query(struct manager *manager, struct volume_query *query);
 struct export_create {
     struct control control;
     struct volume_name name;
-    struct export_record record; /* id, volume are filled in; an empty name becomes POOL/VOL */
+    /*
+     * id, volume are filled in; an empty name becomes POOL/VOL. `options` is as written by
+     * export_access_format(). One export of a protocol can be the default: -EBUSY otherwise.
+     */
+    struct export_record record;
 };
 void manager_export_create(struct manager *manager, struct export_create *create);
 
@@ -307,9 +353,12 @@ void manager_export_query(struct manager *manager, struct export_query *query);
  * it on volume_reactor(volume).
  */
 struct export_lookup {
-    struct io_op op; /* 0, -ENOENT, -ENODEV (pool not serving) */
+    /* 0, -ENOENT, -ENODEV (pool not serving), -EACCES (not for this host), -ENOKEY (not without
+     * TLS) */
+    struct io_op op;
     char protocol[16];
-    char name[NAME_BYTES_MAX * 2 + 2];
+    char name[NAME_BYTES_MAX * 2 + 2]; /* empty: the default export */
+    struct export_client client;
     struct export_record ret_record;
     struct volume *ret_volume;
     struct volume_info ret_info;
@@ -321,10 +370,14 @@ void manager_export_lookup(struct manager *manager, struct export_lookup *lookup
 /* Any reactor. */
 void manager_export_release(struct manager *manager, struct volume *volume);
 
-/* For targets, from any reactor: all export names of a protocol, each NUL-terminated. */
+/*
+ * For targets, from any reactor: the names of the exports of a protocol that this client may use,
+ * each NUL-terminated.
+ */
 struct export_names {
     struct io_op op;
     char protocol[16];
+    struct export_client client;
     struct byte_buffer ret_names; /* the caller frees it */
     struct message message;
     struct reactor *reply_to;
@@ -345,6 +398,7 @@ struct session_report {
     bool dropping;
     uint64_t attached_realtime_ns;
     uint64_t reads, writes, read_bytes, written_bytes;
+    uint64_t read_total_ns, write_total_ns; /* from the request to its reply */
     uint32_t in_flight;
     uint32_t reactor;
 };
@@ -357,8 +411,14 @@ struct session_query {
 void manager_session_query(struct manager *manager, struct session_query *query);
 
 /*
- * Drop sessions by id, or by peer or identity text. Completes when nothing of them can still take
- * effect. `block`: refuse that peer or identity from now on (until the daemon ends or unblocked).
+ * Drop sessions by id, or by peer or identity text. Completes with 0 when nothing of them can still
+ * take effect; -ETIMEDOUT when that is not so at the deadline: they take no request any more, and
+ * end by themselves.
+ *
+ * `block`: refuse that host from now on, over every transport: by the text, and by the addresses
+ * and identities of its sessions. That is durable (in the state directory) when this completes
+ * with 0.
+ * `unblock`: let in again what was blocked by that text; drops nothing.
  */
 struct session_drop {
     struct control control;
@@ -366,9 +426,23 @@ struct session_drop {
     char match[128];  /* equal to the peer's host part or to the identity */
     bool block;
     bool unblock;
-    uint32_t ret_dropped;
+    uint64_t timeout_ns; /* 0: that of requests */
+    uint32_t ret_dropped; /* that have ended */
 };
 void manager_session_drop(struct manager *manager, struct session_drop *drop);
+
+/* Hosts that are refused. */
+struct block_report {
+    char match[128];  /* address or identity */
+    char origin[128]; /* the text by which it was blocked: to be named to unblock it */
+};
+
+struct block_query {
+    struct control control;
+    uint32_t ret_count;
+    struct block_report *ret_blocks; /* free() */
+};
+void manager_block_query(struct manager *manager, struct block_query *query);
 
 /* ---- events and jobs ---- */
 
@@ -419,5 +493,60 @@ struct job_query {
     struct job_report *ret_jobs; /* free() */
 };
 void manager_job_query(struct manager *manager, struct job_query *query);
+
+/* ---- checking a pool that serves (check_online.c) ---- */
+
+/*
+ * Begin to check the metadata of a pool, in the background and without holding up I/O: the database
+ * as of one commit, the labels of the disks that answer, and what the daemon has in memory. At
+ * once: the result is asked for with check_query. While one is running it is that one.
+ */
+struct pool_check {
+    struct control control; /* 0, -ENOENT, -ENODEV (the pool does not serve), -ESHUTDOWN */
+    char name[NAME_BYTES_MAX + 1];
+    uint64_t ret_job;
+};
+void manager_pool_check(struct manager *manager, struct pool_check *check);
+
+enum {
+    CHECK_NOTES_MAX = 200 /* more are counted, and not kept */
+};
+
+struct check_note {
+    bool is_error; /* or a warning: space or tidiness */
+    char code[40]; /* stable, such as "grain-leaked" */
+    char text[240];
+};
+
+/* The last check of a pool since the daemon started. */
+struct check_report {
+    char pool[NAME_BYTES_MAX + 1];
+    uint64_t job;
+    uint8_t percent;
+    bool finished;
+    int result; /* 0: complete, whatever was found; -errno: it could not be done, see `reason` */
+    char reason[256];
+    uint64_t errors;
+    uint64_t warnings;
+    uint64_t commit; /* state after this one was checked */
+    uint64_t records;
+    uint64_t extents;
+    uint64_t pages;
+    uint64_t grains;
+    uint32_t disks; /* whose labels were read */
+    uint64_t started_realtime_ns;
+    uint64_t ended_realtime_ns;
+    uint32_t note_count;
+    struct check_note *notes; /* free() */
+};
+
+struct check_query {
+    struct control control;
+    char name[NAME_BYTES_MAX + 1]; /* of a pool; empty: all */
+    uint32_t ret_count;
+    struct check_report *ret_checks; /* check_query_free() */
+};
+void manager_check_query(struct manager *manager, struct check_query *query);
+void check_query_free(struct check_query *query);
 
 #endif

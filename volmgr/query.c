@@ -82,10 +82,11 @@ volume_report_add(const struct volume *volume, struct volume_report *report)
         report->errors[i] = volume->errors[i];
         report->latency_total_ns[i] = volume->latency_total_ns[i];
     }
+    report->fenced = volume->fenced;
     if (volume->fenced) {
         snprintf(report->problem, sizeof(report->problem),
-                 "writes that were not flushed were lost with a disk; it answers no I/O until the "
-                 "daemon is restarted");
+                 "a disk lost writes of it, and which ones is not known: it answers no I/O until "
+                 "`volctl accept-loss` makes it serve what the disks kept, as after a power cut");
     }
 }
 
@@ -201,6 +202,7 @@ manager_volume_query(struct manager *manager, struct volume_query *query)
 struct pool_part {
     uint64_t mapped_grains;
     uint64_t free_grains;
+    struct latency latency[VOLUME_OPERATION_COUNT];
 };
 
 struct pool_listing {
@@ -225,6 +227,7 @@ pool_listing_visit(struct round_stop *stop)
         }
         const struct shard *shard = pool->shards[stop->index];
         part->free_grains = shard->shared_source.free_grains;
+        memcpy(part->latency, shard->latency, sizeof(part->latency));
         list_for_each(&shard->volumes, link) {
             const struct volume *volume = list_entry(link, struct volume, shard_link);
             part->mapped_grains += volume->mapped_grains;
@@ -320,6 +323,17 @@ pool_listing_ask(struct pool_listing *listing)
     return machine_wait(&listing->machine);
 }
 
+static void
+add_latency(struct latency *to, const struct latency *from)
+{
+    for (uint32_t operation = 0; operation < VOLUME_OPERATION_COUNT; operation++) {
+        for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) {
+            to[operation].counts[i] += from[operation].counts[i];
+        }
+        to[operation].total_ns += from[operation].total_ns;
+    }
+}
+
 static enum machine_step
 pool_listing_collect(struct pool_listing *listing)
 {
@@ -331,6 +345,7 @@ pool_listing_collect(struct pool_listing *listing)
             const struct pool_part *part = &listing->parts[row * listing->reactor_count + i];
             report->used_bytes += part->mapped_grains * GRAIN_BYTES;
             report->trapped_bytes += part->free_grains * GRAIN_BYTES;
+            add_latency(report->latency, part->latency);
         }
     }
     return MACHINE_NEXT;

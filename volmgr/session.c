@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions: who is attached to a volume, and getting rid of him.
+ * Sessions: who is attached to a volume.
  *
  * Each reactor has a table of the sessions on its volumes and its own copy of the list of blocked
- * peers, so that attaching asks nobody else. Dropping is a round over the reactors: mark, deliver
- * VOLUME_SESSION_DROP, and come back when the last one of them has detached. A peer that is blocked
- * is blocked on a reactor before its sessions there are dropped, so it cannot slip in again.
+ * hosts, so that attaching asks nobody else. session_drop.c changes that list and ends sessions.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,21 +12,7 @@
 
 #include "base/assert.h"
 #include "volmgr/control_impl.h"
-
-enum {
-    PEER_BYTES_MAX = 128
-};
-
-struct blocked_peer {
-    struct list link;
-    char match[PEER_BYTES_MAX];
-};
-
-struct session_table {
-    struct list sessions; /* struct volume_session by reactor_link */
-    struct list blocked;  /* struct blocked_peer */
-    struct list drops;    /* struct drop_stop that wait for sessions to detach */
-};
+#include "volmgr/session_impl.h"
 
 int
 sessions_create(struct manager *manager)
@@ -55,6 +39,10 @@ sessions_destroy(struct manager *manager)
             list_remove(link);
             free(list_entry(link, struct blocked_peer, link));
         }
+    }
+    list_for_each_safe(&manager->blocks, link) {
+        list_remove(link);
+        free(list_entry(link, struct block_entry, link));
     }
     free(manager->session_tables);
     manager->session_tables = NULL;
@@ -99,11 +87,54 @@ peer_matches(const char *peer, const char *match)
     return false;
 }
 
-static bool
+bool
 session_matches(const struct volume_session *session, const char *match)
 {
     return peer_matches(session->peer, match) ||
            (session->identity[0] != '\0' && strcmp(session->identity, match) == 0);
+}
+
+bool
+session_address(const struct volume_session *session, char ret_host[static BLOCK_TEXT_SIZE])
+{
+    const char *host = session->peer + 4;
+    const char *port = strncmp(session->peer, "tcp:", 4) == 0 ? strrchr(host, ':') : NULL;
+
+    if (port == NULL || port == host) {
+        return false;
+    }
+    size_t length = (size_t)(port - host);
+    if (host[0] == '[' && length > 2) {
+        host++;
+        length -= 2;
+    }
+    snprintf(ret_host, BLOCK_TEXT_SIZE, "%.*s", (int)length, host);
+    return true;
+}
+
+/* ---- the list of blocked hosts; each reactor its own ---- */
+
+void
+table_block(struct session_table *table, const char *match)
+{
+    struct blocked_peer *peer = calloc(1, sizeof(*peer));
+
+    ASSERT(peer != NULL);
+    table_unblock(table, match); /* never twice in the list */
+    snprintf(peer->match, sizeof(peer->match), "%s", match);
+    list_push_back(&table->blocked, &peer->link);
+}
+
+void
+table_unblock(struct session_table *table, const char *match)
+{
+    list_for_each_safe(&table->blocked, link) {
+        struct blocked_peer *peer = list_entry(link, struct blocked_peer, link);
+        if (strcmp(peer->match, match) == 0) {
+            list_remove(link);
+            free(peer);
+        }
+    }
 }
 
 /* ---- attaching; the volume's reactor ---- */
@@ -136,6 +167,10 @@ volume_attach(struct volume *volume, struct volume_session *session)
     if (!volume->serving || volume->closed) {
         return -ENODEV;
     }
+    /* Unexported since it was looked up. */
+    if (session->export_id != 0 && !volume_export_is_open(volume, session->export_id)) {
+        return -ENODEV;
+    }
     if (is_blocked(table, session)) {
         return -EACCES;
     }
@@ -154,8 +189,6 @@ volume_attach(struct volume *volume, struct volume_session *session)
     list_push_back(&table->sessions, &session->reactor_link);
     return 0;
 }
-
-static void drops_session_gone(struct session_table *table, uint64_t id);
 
 void
 volume_detach(struct volume_session *session)
@@ -230,6 +263,8 @@ listing_visit(struct round_stop *stop)
             .dropping = session->dropping,
             .attached_realtime_ns = session->attached_realtime_ns,
             .reads = session->reads,
+            .read_total_ns = session->read_total_ns,
+            .write_total_ns = session->write_total_ns,
             .writes = session->writes,
             .read_bytes = session->read_bytes,
             .written_bytes = session->written_bytes,
@@ -310,213 +345,4 @@ manager_session_query(struct manager *manager, struct session_query *query)
     machine_init(&listing->machine, &LISTING_OPS, manager, &query->control);
     listing->query = query;
     machine_start(&listing->machine);
-}
-
-/* ---- dropping ---- */
-
-#define SESSION_DROP_PHASES(X)                                                                     \
-    X(DROP)                                                                                        \
-    X(COUNT)
-
-enum session_drop_phase {
-#define PHASE_ENUM(name) DROP_##name,
-    SESSION_DROP_PHASES(PHASE_ENUM)
-#undef PHASE_ENUM
-    DROP_PHASE_COUNT
-};
-
-static const char *const DROP_PHASE_NAMES[] = {
-#define PHASE_NAME(name) #name,
-    SESSION_DROP_PHASES(PHASE_NAME)
-#undef PHASE_NAME
-};
-_Static_assert(ARRAY_SIZE(DROP_PHASE_NAMES) == DROP_PHASE_COUNT, "a name for each phase");
-
-/* What one reactor still waits for. */
-struct drop_stop {
-    struct list link; /* session_table->drops */
-    struct round_stop *stop;
-    struct byte_buffer ids; /* uint64_t[] of sessions that have not detached */
-    uint32_t dropped;
-};
-
-struct session_dropping {
-    struct machine machine;
-    struct session_drop *drop;
-    struct round round;
-    struct drop_stop stops[REACTOR_COUNT_MAX];
-};
-
-static void
-drops_session_gone(struct session_table *table, uint64_t id)
-{
-    list_for_each_safe(&table->drops, link) {
-        struct drop_stop *own = list_entry(link, struct drop_stop, link);
-        uint64_t *ids = (uint64_t *)(void *)own->ids.data;
-        size_t count = own->ids.length_bytes / sizeof(*ids);
-        for (size_t i = 0; i < count; i++) {
-            if (ids[i] == id) {
-                ids[i] = ids[count - 1];
-                own->ids.length_bytes -= sizeof(*ids);
-                break;
-            }
-        }
-        if (own->ids.length_bytes == 0 && own->stop != NULL) {
-            list_remove(link);
-            round_stop_done(own->stop);
-        }
-    }
-}
-
-static void
-table_block(struct session_table *table, const char *match)
-{
-    struct blocked_peer *peer = calloc(1, sizeof(*peer));
-
-    ASSERT(peer != NULL);
-    snprintf(peer->match, sizeof(peer->match), "%s", match);
-    list_push_back(&table->blocked, &peer->link);
-}
-
-static void
-table_unblock(struct session_table *table, const char *match)
-{
-    list_for_each_safe(&table->blocked, link) {
-        struct blocked_peer *peer = list_entry(link, struct blocked_peer, link);
-        if (strcmp(peer->match, match) == 0) {
-            list_remove(link);
-            free(peer);
-        }
-    }
-}
-
-static bool
-drop_means(const struct session_drop *drop, const struct volume_session *session)
-{
-    return drop->id != 0 ? session->id == drop->id : session_matches(session, drop->match);
-}
-
-static enum machine_step
-drop_visit(struct round_stop *stop)
-{
-    struct session_dropping *dropping = container_of(stop->round, struct session_dropping, round);
-    const struct session_drop *drop = dropping->drop;
-    struct session_table *table = &dropping->machine.manager->session_tables[stop->index];
-    struct drop_stop *own = &dropping->stops[stop->index];
-
-    if (drop->match[0] != '\0' && (drop->block || drop->unblock)) {
-        table_unblock(table, drop->match); /* never twice in the list */
-        if (drop->block) {
-            table_block(table, drop->match);
-        }
-    }
-    if (drop->unblock) {
-        return MACHINE_NEXT;
-    }
-    list_for_each(&table->sessions, link) {
-        const struct volume_session *session =
-            list_entry(link, struct volume_session, reactor_link);
-        if (drop_means(drop, session)) {
-            byte_buffer_append(&own->ids, &session->id, sizeof(session->id));
-            own->dropped++;
-        }
-    }
-    if (own->dropped == 0) {
-        return MACHINE_NEXT;
-    }
-    /* own->stop stays NULL until all have been told: a session may detach while it is. */
-    list_push_back(&table->drops, &own->link);
-    list_for_each_safe(&table->sessions, link) {
-        struct volume_session *session = list_entry(link, struct volume_session, reactor_link);
-        if (drop_means(drop, session) && !session->dropping) {
-            session->dropping = true;
-            session->event(session, VOLUME_SESSION_DROP);
-        }
-    }
-    if (own->ids.length_bytes == 0) {
-        list_remove(&own->link);
-        return MACHINE_NEXT;
-    }
-    own->stop = stop;
-    return MACHINE_WAIT;
-}
-
-static enum machine_step
-drop_count(struct session_dropping *dropping)
-{
-    struct session_drop *drop = dropping->drop;
-
-    drop->ret_dropped = 0;
-    for (uint32_t i = 0; i < dropping->machine.manager->options.reactor_count; i++) {
-        drop->ret_dropped += dropping->stops[i].dropped;
-    }
-    if (drop->ret_dropped == 0 && drop->id != 0) {
-        return machine_fail(&dropping->machine, -ENOENT, "there is no session %llu",
-                            (unsigned long long)drop->id);
-    }
-    if (drop->ret_dropped > 0 || drop->block || drop->unblock) {
-        event_raise(dropping->machine.manager, EVENT_INFO, NULL, drop->match,
-                    drop->unblock ? "host-unblocked" : "sessions-dropped", "%u sessions ended%s",
-                    drop->ret_dropped, drop->block ? "; the host is blocked from now on" : "");
-    }
-    return MACHINE_NEXT;
-}
-
-static enum machine_step
-dropping_phase(struct machine *machine, uint32_t phase)
-{
-    struct session_dropping *dropping = container_of(machine, struct session_dropping, machine);
-
-    switch ((enum session_drop_phase)phase) {
-    case DROP_DROP:
-        round_all(machine, &dropping->round, drop_visit);
-        return machine_wait(machine);
-    case DROP_COUNT:
-        return drop_count(dropping);
-    case DROP_PHASE_COUNT:
-        break;
-    }
-    UNREACHABLE();
-}
-
-static void
-dropping_release(struct machine *machine)
-{
-    struct session_dropping *dropping = container_of(machine, struct session_dropping, machine);
-
-    for (uint32_t i = 0; i < REACTOR_COUNT_MAX; i++) {
-        byte_buffer_free(&dropping->stops[i].ids);
-    }
-    round_free(&dropping->round);
-    free(dropping);
-}
-
-static const struct machine_ops DROPPING_OPS = {
-    .name = "session drop",
-    .phase_names = DROP_PHASE_NAMES,
-    .phase_count = DROP_PHASE_COUNT,
-    .failed_phase = DROP_PHASE_COUNT,
-    .phase = dropping_phase,
-    .release = dropping_release,
-};
-
-void
-manager_session_drop(struct manager *manager, struct session_drop *drop)
-{
-    ASSERT_ON_REACTOR(manager->control);
-    if (drop->id == 0 && drop->match[0] == '\0') {
-        control_refuse(manager, &drop->control, -EINVAL,
-                       "name a session by its number, or a host by its address or identity");
-        return;
-    }
-    if (drop->id != 0 && (drop->block || drop->unblock) && drop->match[0] == '\0') {
-        control_refuse(manager, &drop->control, -EINVAL,
-                       "to block a host, name it by its address or identity");
-        return;
-    }
-    struct session_dropping *dropping = calloc(1, sizeof(*dropping));
-    ASSERT(dropping != NULL);
-    machine_init(&dropping->machine, &DROPPING_OPS, manager, &drop->control);
-    dropping->drop = drop;
-    machine_start(&dropping->machine);
 }

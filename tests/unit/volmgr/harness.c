@@ -23,7 +23,12 @@ open_store(void *context, const char *pool_name, bool create, struct store **ret
            struct error *error)
 {
     struct bench *bench = context;
-    return store_sim_open(bench->sim, pool_name, create, schema_merge, ret_store, error);
+    int result =
+        store_sim_open(bench->sim, pool_name, create, schema_merge, &bench->store, error);
+    if (result == 0) {
+        *ret_store = bench->store;
+    }
+    return result;
 }
 
 static int
@@ -187,6 +192,38 @@ operation_forget(struct control *control)
 
 BENCH_OPERATIONS(BENCH_OPERATION)
 
+struct commit_call {
+    struct bench *bench;
+    struct store_commit commit;
+    bool done;
+};
+
+static void
+commit_ended(struct io_op *op)
+{
+    struct commit_call *call = container_of(op, struct commit_call, commit.op);
+    ASSERT_OP(op->result, ==, 0);
+    call->done = true;
+}
+
+static void
+commit_begin(void *argument)
+{
+    struct commit_call *call = argument;
+    call->commit.op.done = commit_ended;
+    call->commit.op.reactor_id = reactor_id(reactor_self());
+    store_commit(call->bench->store, &call->commit);
+}
+
+void
+bench_commit(struct bench *bench, const struct byte_buffer *batch)
+{
+    struct commit_call call = { .bench = bench, .commit = { .batch = batch, .sync = true } };
+
+    run_on(bench, bench->reactors[0], commit_begin, &call);
+    int result = bench_wait(bench, &call.done);
+    ASSERT(result == 0);
+}
 
 /* ---- life ---- */
 
@@ -267,6 +304,7 @@ process_create(struct bench *bench)
     options.pool_list = list_pools;
     options.store_context = bench;
     options.journal_bytes = bench->journal_bytes;
+    options.state_directory = bench->state_directory;
     options.accept_loss = bench->accept_loss;
     options.host_guid[0] = bench->host;
     int result = manager_create(&options, &bench->manager, &error);
@@ -314,6 +352,17 @@ bench_lose_volatile_memory(struct bench *bench)
             list_first(&bench->sim->volatiles, struct sim_volatile, link);
         ASSERT(platform->ops->volatile_remove(platform, memory->name) == 0);
     }
+}
+
+uint32_t
+bench_volatile_count(const struct bench *bench)
+{
+    uint32_t count = 0;
+
+    list_for_each(&bench->sim->volatiles, link) {
+        count++;
+    }
+    return count;
 }
 
 /* ---- the checker ---- */
@@ -421,9 +470,35 @@ bench_shutdown(struct bench *bench)
     return call.shutdown.control.op.result;
 }
 
+int
+bench_shutdown_answer(struct bench *bench)
+{
+    struct life_call call = { .bench = bench };
+    bool done = false;
+
+    operation_prepare(&call.shutdown.control, &done);
+    run_on(bench, bench->reactors[0], shutdown_begin, &call);
+    int result = bench_wait(bench, &done);
+    if (result < 0) {
+        ASSERT(result == -ECANCELED);
+        operation_forget(&call.shutdown.control);
+        return result;
+    }
+    bench->error = call.shutdown.control.error;
+    return call.shutdown.control.op.result;
+}
+
+/* Nobody will complete them any more. */
+static void
+operations_forget(void)
+{
+    memset(pending_operations, 0, sizeof(pending_operations));
+}
+
 void
 bench_kill(struct bench *bench)
 {
+    operations_forget();
     sim_kill(bench->sim);
     process_is_gone(bench);
 }
@@ -432,6 +507,7 @@ void
 bench_power_cut(struct bench *bench, enum sim_cut_mode mode)
 {
     struct sim_cut cut = { .mode = mode };
+    operations_forget();
     sim_power_cut(bench->sim, &cut);
     process_is_gone(bench);
 }
@@ -532,7 +608,11 @@ bench_lookup(struct bench *bench, uint32_t from, const char *name,
     snprintf(call.lookup.name, sizeof(call.lookup.name), "%s", name);
     call.lookup.op.done = lookup_done;
     run_on(bench, bench->reactors[from], lookup_begin, &call);
-    ASSERT(bench_wait(bench, &call.done) == 0);
+    int result = bench_wait(bench, &call.done);
+    if (result == -ECANCELED) {
+        return result;
+    }
+    ASSERT(result == 0);
     *ret_lookup = call.lookup;
     return ret_lookup->op.result;
 }
@@ -633,8 +713,9 @@ bench_io(struct bench *bench, struct volume *volume, enum volume_operation opera
     call->request.reply = io_replied;
     call->request.release = io_released;
     run_on(bench, volume_reactor(volume), io_begin, call);
-    ASSERT(bench_wait(bench, &call->released) == 0);
-    int status = call->request.status;
+    int result = bench_wait(bench, &call->released);
+    ASSERT(result == 0 || result == -ECANCELED); /* stopped: nothing touches it any more */
+    int status = result == 0 ? call->request.status : result;
     free(call);
     return status;
 }

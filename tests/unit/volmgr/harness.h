@@ -31,11 +31,13 @@ struct bench {
     uint8_t host; /* which host this is */
     bool made_up; /* the database was not written by the manager: not checked */
     uint64_t journal_bytes;
+    const char *state_directory; /* of files on the simulated machine; NULL: nothing is kept */
     const char *pool_names[BENCH_POOLS_MAX]; /* whose stores are looked for at the start */
     const char *candidates[8];               /* what the search for moved disks offers */
     struct reactor *reactors[BENCH_REACTORS_MAX];
     struct manager *manager;
     struct error error; /* of the last operation */
+    struct store *store;   /* the one that was opened last */
     uint64_t results_kept; /* results of operations that a shutdown ended, not freed by then */
 };
 
@@ -50,14 +52,18 @@ struct bench {
     X(volume_resize)                                                                               \
     X(volume_rename)                                                                               \
     X(volume_set_reserve)                                                                          \
+    X(volume_accept_loss)                                                                          \
     X(volume_query)                                                                                \
     X(export_create)                                                                               \
     X(export_delete)                                                                               \
     X(export_query)                                                                                \
     X(session_query)                                                                               \
     X(session_drop)                                                                                \
+    X(block_query)                                                                                 \
     X(event_query)                                                                                 \
-    X(job_query)
+    X(job_query)                                                                                   \
+    X(pool_check)                                                                                  \
+    X(check_query)
 
 #define BENCH_PROTOTYPE(name)                                                                      \
     int bench_##name(struct bench *bench, struct name *operation);                                 \
@@ -75,10 +81,14 @@ int bench_boot(struct bench *bench);
 int bench_boot_until_stopped(struct bench *bench);
 /* What lives on tmpfs is lost although the machine was not booted. No process. */
 void bench_lose_volatile_memory(struct bench *bench);
+/* How many pieces of memory outlive the process now. */
+uint32_t bench_volatile_count(const struct bench *bench);
 /* No process: what the checker finds wrong in the databases, each printed. */
 uint32_t bench_check_databases(struct bench *bench);
 /* Clean; nothing is left of the process, and the checker finds nothing wrong: asserted. */
 int bench_shutdown(struct bench *bench);
+/* Only what the manager answers; the process goes on, and is to be killed. */
+int bench_shutdown_answer(struct bench *bench);
 void bench_kill(struct bench *bench);
 void bench_power_cut(struct bench *bench, enum sim_cut_mode mode);
 
@@ -121,6 +131,8 @@ enum pool_state bench_pool_state(struct bench *bench, const char *name);
 struct pool_report bench_pool_report(struct bench *bench, const char *name);
 /* One volume's. False: there is none. */
 bool bench_volume_report(struct bench *bench, const char *path, struct volume_report *ret_report);
+/* Put a batch into the open store behind the manager's back. */
+void bench_commit(struct bench *bench, const struct byte_buffer *batch);
 /* How many events of this name there have been since the start. */
 uint32_t bench_events(struct bench *bench, const char *name);
 /* Until no job runs. */
