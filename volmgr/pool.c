@@ -7,12 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "base/size_text.h"
 #include "volmgr/control_impl.h"
-
-enum {
-    FULL_EVENT_SECONDS = 60 /* between two events about the same full pool */
-};
 
 /* ---- small things ---- */
 
@@ -202,6 +197,7 @@ pool_free(struct pool *pool)
     ASSERT(list_empty(&pool->volumes));
     ASSERT(pool->store == NULL && pool->ledger == NULL && pool->shards == NULL);
     timer_disarm(pool->manager->control, &pool->label_timer);
+    pool_heartbeat_stop(pool);
     for (uint32_t i = pool->disk_count; i > 0; i--) {
         if (pool->disks[i - 1] != NULL) {
             pool_disk_free(pool, pool->disks[i - 1]);
@@ -385,21 +381,16 @@ void
 pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    uint32_t copy = 0;
-
-    for (uint32_t i = 0; i < pool->disk_count; i++) {
-        struct disk *disk = pool->disks[i];
-        if (disk == NULL || disk->backend == NULL || disk->record.ledger_length_bytes == 0) {
+    for (uint32_t n = 0; n < pool->ledger_disk_count; n++) {
+        struct disk *disk = pool->disks[pool->ledger_disks[n]];
+        if ((copies & (1u << n)) == 0) {
             continue;
         }
-        if ((copies & (1u << copy)) != 0) {
-            disk->label.ledger_current = false;
-            event_raise(pool->manager, EVENT_WARNING, pool->name, disk->backend->spec,
-                        "ledger-copy-dropped",
-                        "this disk was too late or failed, so it holds no current copy of the "
-                        "commit ledger until the pool is opened again");
-        }
-        copy++;
+        disk->label.ledger_current = false;
+        event_raise(pool->manager, EVENT_WARNING, pool->name, disk->backend->spec,
+                    "ledger-copy-dropped",
+                    "this disk was too late or failed, so it holds no current copy of the commit "
+                    "ledger until the pool is opened again");
     }
 }
 
@@ -412,69 +403,6 @@ pool_branch_lost_extent(struct pool *pool, uint64_t branch)
         ASSERT_OP(volume->extents_owned, >, 0u);
         volume->extents_owned--;
     }
-}
-
-uint8_t
-pool_taken_percent(const struct pool *pool)
-{
-    const struct allocator *allocator = &pool->allocator;
-    /*
-     * Of what a volume without a reserve can get: metadata and promises to others are not for it.
-     */
-    uint64_t available = allocator_available(allocator, NULL);
-    uint64_t usable = allocator->slots_total -
-                      MIN(allocator->slots_total, allocator_metadata_reserve(allocator) +
-                                                      allocator->metadata_extents);
-
-    return (uint8_t)(usable == 0 ? 100 : 100 - MIN(available, usable) * 100 / usable);
-}
-
-void
-pool_space_changed(struct pool *pool)
-{
-    const struct allocator *allocator = &pool->allocator;
-
-    ASSERT_ON_REACTOR(pool->manager->control);
-    if (allocator->slots_total == 0) {
-        return;
-    }
-    uint8_t percent = pool_taken_percent(pool);
-    uint8_t reached = 0;
-    if (percent >= pool->record.critical_percent) {
-        reached = pool->record.critical_percent;
-    } else if (percent >= pool->record.warning_percent) {
-        reached = pool->record.warning_percent;
-    }
-    if (reached > pool->threshold_raised) {
-        char free_text[SIZE_TEXT_SIZE];
-        bool critical = reached == pool->record.critical_percent;
-        event_raise(pool->manager, critical ? EVENT_CRITICAL : EVENT_WARNING, pool->name, NULL,
-                    critical ? "pool-space-critical" : "pool-space-warning",
-                    "%u %% of the pool is taken, %s are free: add disks or delete volumes", percent,
-                    size_format(allocator_available(allocator, NULL) * pool->record.extent_bytes,
-                                free_text));
-        pool->threshold_raised = reached;
-    } else if (percent + 2 <= pool->threshold_raised) {
-        /* Two percent below the threshold before it may be reported again. */
-        pool->threshold_raised = reached;
-    }
-}
-
-void
-pool_out_of_space(struct pool *pool, struct volume *volume)
-{
-    ASSERT_ON_REACTOR(pool->manager->control);
-    uint64_t now_ns = reactor_now_ns(pool->manager->control);
-
-    if (pool->full_event_ns != 0 &&
-        now_ns - pool->full_event_ns < FULL_EVENT_SECONDS * NS_PER_S) {
-        return;
-    }
-    pool->full_event_ns = MAX(now_ns, UINT64_C(1));
-    event_raise(pool->manager, EVENT_CRITICAL, pool->name,
-                volume != NULL ? volume->durable.name : NULL, "pool-full",
-                "writes that need new space fail until disks are added or space is freed; reads, "
-                "overwrites and discards go on");
 }
 
 void

@@ -16,6 +16,8 @@
 #define POOL_ADD_PHASES(X)                                                                         \
     X(OPEN_DISKS)                                                                                  \
     X(READ_LABELS)                                                                                 \
+    X(JUDGE)                                                                                       \
+    X(READ_LABELS_AGAIN)                                                                           \
     X(LAY_OUT)                                                                                     \
     X(WIPE_OLD_LABELS)                                                                             \
     X(WRITE_LABELS)                                                                                \
@@ -48,6 +50,7 @@ struct pool_addition {
     struct disk_probe *probes;
     uint32_t disk_count;
     uint32_t laid_out; /* the first so many probes have become disks of the pool */
+    struct heartbeat_watch watch;
     bool labels_written;
     struct commit_request commit;
     struct byte_buffer batch;
@@ -102,13 +105,30 @@ read_labels(struct pool_addition *addition)
 }
 
 static enum machine_step
+judge(struct pool_addition *addition)
+{
+    struct machine *machine = &addition->machine;
+
+    if (disk_probes_judge(machine->manager, addition->probes, addition->disk_count,
+                          addition->add->force, &machine->control->error) < 0) {
+        return machine_fail_noted(machine);
+    }
+    if (!heartbeat_watch_begin(machine, &addition->watch, addition->probes,
+                               addition->disk_count)) {
+        return machine_goto(machine, ADD_LAY_OUT);
+    }
+    return machine_wait(machine);
+}
+
+static enum machine_step
 lay_out(struct pool_addition *addition)
 {
     struct machine *machine = &addition->machine;
     struct error *error = &machine->control->error;
 
-    if (disk_probes_judge(addition->probes, addition->disk_count, addition->add->force, error) <
-        0) {
+    if (heartbeat_watch_judge(&addition->watch, addition->probes, error) < 0 ||
+        disk_probes_judge(machine->manager, addition->probes, addition->disk_count,
+                          addition->add->force, error) < 0) {
         return machine_fail_noted(machine);
     }
     for (uint32_t i = 0; i < addition->disk_count; i++) {
@@ -118,6 +138,7 @@ lay_out(struct pool_addition *addition)
         addition->laid_out++;
         /* Nothing is placed on it before everybody knows it. */
         added_disk(addition, i)->record.state = DISK_STATE_MISSING;
+        added_disk(addition, i)->joining = true;
     }
     return MACHINE_NEXT;
 }
@@ -218,6 +239,7 @@ rewrite_labels(struct pool_addition *addition)
 
     for (uint32_t i = 0; i < addition->disk_count; i++) {
         added_disk(addition, i)->record.state = DISK_STATE_ACTIVE;
+        added_disk(addition, i)->joining = false;
     }
     allocator_refresh(&pool->allocator);
     pool_space_changed(pool);
@@ -258,6 +280,11 @@ addition_phase(struct machine *machine, uint32_t phase)
         return open_disks(addition);
     case ADD_READ_LABELS:
         return read_labels(addition);
+    case ADD_JUDGE:
+        return judge(addition);
+    case ADD_READ_LABELS_AGAIN:
+        disk_probes_read(machine, addition->probes, addition->disk_count);
+        return machine_wait(machine);
     case ADD_LAY_OUT:
         return lay_out(addition);
     case ADD_WIPE_OLD_LABELS:

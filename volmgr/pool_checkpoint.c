@@ -16,6 +16,8 @@
  *  KP2  The ledger is released only up to the older one of two complete checkpoints.
  *  KP3  After a crash every extent of state CHECKPOINT is one of a recorded checkpoint, or is given
  *       back at open.
+ *  KP4  A disk that hangs or fails holds up neither the pool nor its next checkpoint: one that
+ *       makes no progress is left to itself, and the next one avoids disks that have not answered.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -57,6 +59,8 @@ enum {
     COPIES = 2,
     PARTS_MAX = 1 << 16,
     RETRY_S = 10,      /* after one that could not be written */
+    GIVEN_UP_MAX = 4,  /* that have not ended: then none is begun */
+    AVOID_S = 60,      /* a disk that could not be written to */
     INTERVAL_S = 1800, /* at least so often, if anything was committed */
 };
 
@@ -74,6 +78,9 @@ struct pool_checkpointing {
     struct checkpoint_write write;
     struct commit_request commit;
     struct byte_buffer batch;
+    struct timer watchdog; /* while it waits for disks */
+    uint64_t watched_bytes; /* that had been written when the watchdog was armed */
+    bool given_up;          /* it has made no progress; it ends when its disks let it */
     uint32_t slot; /* of pool->checkpoints that it takes */
     struct pool_checkpoint before; /* what was there */
 };
@@ -135,28 +142,73 @@ place_of(const struct pool *pool, struct extent_place place, struct checkpoint_p
         disk->record.data_start_bytes + (uint64_t)place.slot * pool->record.extent_bytes;
 }
 
-/* A second copy on another disk than the first, if there is one with room. */
+/* A second copy on another disk than the first, of whatever tier, if there is one with room. */
 static bool
 take_second(struct pool *pool, struct extent_place first, struct extent_place *ret_place)
 {
-    struct extent_place tried[8];
-    uint32_t count = 0;
-    bool found = false;
+    struct disk *disk = pool_disk(pool, first.disk);
+    uint8_t state = disk->record.state;
 
-    while (!found && count < ARRAY_SIZE(tried) &&
-           allocator_take_slot(&pool->allocator, VOLUME_TIER_AUTO, &tried[count])) {
-        found = tried[count++].disk != first.disk;
-    }
-    if (found) {
-        *ret_place = tried[--count];
-    }
-    while (count > 0) {
-        allocator_free_slot(&pool->allocator, tried[--count]);
-    }
+    disk->record.state = DISK_STATE_FAILED; /* the allocator takes from active disks only */
+    bool found = allocator_take_slot(&pool->allocator, VOLUME_TIER_AUTO, ret_place);
+    disk->record.state = state;
+    ASSERT(!found || ret_place->disk != first.disk);
     return found;
 }
 
-/* False: the pool has no room for so many parts. */
+static void
+free_slots(struct pool_checkpointing *checkpointing)
+{
+    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
+        struct checkpoint_part *part = &checkpointing->parts[i];
+        for (uint32_t copy = 0; copy < part->copy_count; copy++) {
+            allocator_free_slot(&checkpointing->pool->allocator, part->copies[copy].place);
+        }
+    }
+    checkpointing->part_count = 0;
+}
+
+static bool
+is_avoided(const struct disk *disk)
+{
+    return disk_is_silent(disk) ||
+           disk->avoid_until_ns > reactor_now_ns(disk->manager->control);
+}
+
+/*
+ * Places on disks that answer; on any, when there is no room on those. False: the pool has no room
+ * for so many parts.
+ */
+static bool take_parts(struct pool_checkpointing *checkpointing);
+
+static bool
+take_good_parts(struct pool_checkpointing *checkpointing)
+{
+    struct pool *pool = checkpointing->pool;
+    uint64_t avoided[POOL_DISKS_MAX / 64] = { 0 };
+    uint32_t wanted = checkpointing->part_count;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->record.state == DISK_STATE_ACTIVE && is_avoided(disk)) {
+            disk->record.state = DISK_STATE_FAILED;
+            avoided[i / 64] |= UINT64_C(1) << (i % 64);
+        }
+    }
+    bool taken = take_parts(checkpointing);
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        if ((avoided[i / 64] & UINT64_C(1) << (i % 64)) != 0) {
+            pool->disks[i]->record.state = DISK_STATE_ACTIVE;
+        }
+    }
+    if (!taken) {
+        free_slots(checkpointing);
+        checkpointing->part_count = wanted;
+        taken = take_parts(checkpointing);
+    }
+    return taken;
+}
+
 static bool
 take_parts(struct pool_checkpointing *checkpointing)
 {
@@ -177,18 +229,6 @@ take_parts(struct pool_checkpointing *checkpointing)
         }
     }
     return true;
-}
-
-static void
-free_slots(struct pool_checkpointing *checkpointing)
-{
-    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
-        struct checkpoint_part *part = &checkpointing->parts[i];
-        for (uint32_t copy = 0; copy < part->copy_count; copy++) {
-            allocator_free_slot(&checkpointing->pool->allocator, part->copies[copy].place);
-        }
-    }
-    checkpointing->part_count = 0;
 }
 
 /*
@@ -224,11 +264,72 @@ take_slots(struct pool_checkpointing *checkpointing)
     free(checkpointing->parts);
     checkpointing->parts = calloc(checkpointing->part_count, sizeof(*checkpointing->parts));
     ASSERT(checkpointing->parts != NULL);
-    if (!take_parts(checkpointing)) {
+    if (!take_good_parts(checkpointing)) {
         free_slots(checkpointing);
         return machine_fail(machine, -ENOSPC, "the pool has no room for it");
     }
     return MACHINE_NEXT;
+}
+
+/* ---- disks that hang (KP4) ---- */
+
+static void watchdog_expired(struct timer *timer);
+
+static void
+watchdog_arm(struct pool_checkpointing *checkpointing)
+{
+    const struct manager *manager = checkpointing->pool->manager;
+
+    checkpointing->watched_bytes = checkpointing->write.ret_length_bytes;
+    timer_arm(manager->control, &checkpointing->watchdog,
+              reactor_now_ns(manager->control) + manager->options.disk_timeout_ns,
+              watchdog_expired);
+}
+
+static void
+avoid_disks(struct pool_checkpointing *checkpointing)
+{
+    const struct pool *pool = checkpointing->pool;
+
+    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
+        const struct checkpoint_part *part = &checkpointing->parts[i];
+        for (uint32_t copy = 0; copy < part->copy_count; copy++) {
+            struct disk *disk = pool_disk(pool, part->copies[copy].place.disk);
+            if (disk_is_silent(disk)) {
+                disk->avoid_until_ns =
+                    reactor_now_ns(pool->manager->control) + AVOID_S * NS_PER_S;
+            }
+        }
+    }
+}
+
+static void
+watchdog_expired(struct timer *timer)
+{
+    struct pool_checkpointing *checkpointing =
+        container_of(timer, struct pool_checkpointing, watchdog);
+    struct pool *pool = checkpointing->pool;
+
+    pool_checkpoint_done_fn *done = checkpointing->done;
+
+    if (checkpointing->write.ret_length_bytes != checkpointing->watched_bytes) {
+        watchdog_arm(checkpointing);
+        return;
+    }
+    event_raise(pool->manager, EVENT_WARNING, pool->name, NULL, "checkpoint-failed",
+                "a disk does not answer; it will be tried again without that one");
+    avoid_disks(checkpointing);
+    checkpointing->given_up = true;
+    checkpointing->write.cancel = true;
+    pool->checkpointing = NULL;
+    pool->checkpoints_given_up++;
+    pool->checkpoint_retry_ns = 0;
+    checkpointing->done = NULL;
+    if (done != NULL) {
+        done(checkpointing->context, -ETIMEDOUT);
+    } else {
+        pool_committed(pool);
+    }
 }
 
 /* ---- room on disks that make it on demand ---- */
@@ -239,7 +340,37 @@ room_made(struct io_op *op)
     struct backend_io *io = container_of(op, struct backend_io, op);
     struct pool_checkpointing *checkpointing = io->owner;
 
-    machine_completed(&checkpointing->machine, op->result);
+    machine_completed(&checkpointing->machine, 0); /* its result is looked at for each copy */
+}
+
+/* A copy without room is left out; a part has to keep one. 0 or -errno. */
+static int
+leave_out_copies(struct pool_checkpointing *checkpointing)
+{
+    struct pool *pool = checkpointing->pool;
+    int result = 0;
+
+    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
+        struct checkpoint_part *part = &checkpointing->parts[i];
+        for (uint32_t copy = part->copy_count; copy > 0; copy--) {
+            const struct backend_io *io = &checkpointing->ios[i * COPIES + copy - 1];
+            struct extent_place place = part->copies[copy - 1].place;
+            if (io->owner == NULL || io->op.result >= 0) {
+                continue;
+            }
+            result = io->op.result;
+            pool_disk(pool, place.disk)->avoid_until_ns =
+                reactor_now_ns(pool->manager->control) + AVOID_S * NS_PER_S;
+            allocator_free_slot(&pool->allocator, place);
+            part->copies[copy - 1] = part->copies[--part->copy_count];
+        }
+    }
+    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
+        if (checkpointing->parts[i].copy_count == 0) {
+            return result;
+        }
+    }
+    return 0;
 }
 
 static enum machine_step
@@ -267,6 +398,7 @@ make_room(struct pool_checkpointing *checkpointing)
             backend_submit(backend, io);
         }
     }
+    watchdog_arm(checkpointing);
     return machine_wait(&checkpointing->machine);
 }
 
@@ -305,10 +437,12 @@ record_extents(struct pool_checkpointing *checkpointing)
     struct machine *machine = &checkpointing->machine;
     struct pool *pool = checkpointing->pool;
 
-    if (machine->status < 0) {
+    timer_disarm(pool->manager->control, &checkpointing->watchdog);
+    int result = checkpointing->given_up ? -ECANCELED : leave_out_copies(checkpointing);
+    if (result < 0) {
         free_slots(checkpointing);
-        return machine_fail(machine, machine->status, "a disk has no room for it: %s",
-                            error_name(machine->status));
+        return machine_fail(machine, result, "its disks have no room for it: %s",
+                            error_name(result));
     }
     byte_buffer_clear(&checkpointing->batch);
     checkpointing->first_extent = pool->record.next_extent;
@@ -345,6 +479,7 @@ write_out(struct pool_checkpointing *checkpointing)
     };
     memcpy(checkpointing->write.pool_guid, pool->record.pool_guid, GUID_BYTES);
     machine_arm(machine, &checkpointing->write.op, write_done);
+    watchdog_arm(checkpointing);
     checkpoint_write(&checkpointing->write);
     return machine_wait(machine);
 }
@@ -355,6 +490,10 @@ step_in(struct pool_checkpointing *checkpointing)
     struct machine *machine = &checkpointing->machine;
     struct pool *pool = checkpointing->pool;
 
+    timer_disarm(pool->manager->control, &checkpointing->watchdog);
+    if (checkpointing->given_up) {
+        return machine_fail(machine, -ECANCELED, "it was given up");
+    }
     if (machine->status == -ENOSPC && !pool->stopping) {
         /* The estimate was too small: with twice as many. */
         give_back_range(pool, checkpointing->first_extent, checkpointing->part_count);
@@ -515,10 +654,15 @@ checkpoint_release(struct machine *machine)
                     "%.200s; it will be tried again", machine->control->error.message);
         pool->checkpoint_retry_ns = reactor_now_ns(pool->manager->control) + RETRY_S * NS_PER_S;
     }
-    pool->checkpoint_ended_ns = reactor_now_ns(pool->manager->control);
-    pool->checkpoint_ended_commit = pool->committer.commit;
     job_end(checkpointing->job, code, code < 0 ? machine->control->error.message : "");
-    pool->checkpointing = NULL;
+    if (checkpointing->given_up) {
+        ASSERT_OP(pool->checkpoints_given_up, >, 0u);
+        pool->checkpoints_given_up--;
+    } else {
+        pool->checkpoint_ended_ns = reactor_now_ns(pool->manager->control);
+        pool->checkpoint_ended_commit = pool->committer.commit;
+        pool->checkpointing = NULL;
+    }
     pool_checkpoint_done_fn *done = checkpointing->done;
     void *context = checkpointing->context;
     byte_buffer_free(&checkpointing->batch);
@@ -579,7 +723,8 @@ void
 pool_committed(struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    if (pool->ledger == NULL || pool->checkpointing != NULL || pool->stopping ||
+    if (pool->ledger == NULL || pool->checkpointing != NULL ||
+        pool->checkpoints_given_up >= GIVEN_UP_MAX || pool->stopping ||
         !pool_is_serving(pool) || !checkpoint_is_due(pool)) {
         return;
     }
@@ -601,5 +746,5 @@ pool_checkpoint_cancel(struct pool *pool)
     if (pool->checkpointing != NULL) {
         pool->checkpointing->write.cancel = true;
     }
-    return pool->checkpointing != NULL;
+    return pool->checkpointing != NULL || pool->checkpoints_given_up > 0;
 }

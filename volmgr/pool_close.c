@@ -23,9 +23,15 @@
     X(CLOSE_LABELS)                                                                                \
     X(STOP_SHARDS)                                                                                 \
     X(FREE_VOLUMES)                                                                                \
+    X(AWAIT_LABELS)                                                                                \
     X(CLOSE_STORE)                                                                                 \
     X(CLOSE_DISKS)                                                                                 \
     X(END)
+
+/* So often in a row a volume's batch could not be made durable: it will not be any more. */
+enum {
+    CLOSE_SEALS_FAILED = 3
+};
 
 enum pool_close_phase {
 #define PHASE_ENUM(name) CLOSE_##name,
@@ -85,11 +91,12 @@ volume_is_quiet(struct volume *volume, bool *ret_undrained)
         volume->source.asking || volume->seal.phase != SEAL_IDLE) {
         return false;
     }
-    if (volume->fenced || volume->commit_failed) {
-        *ret_undrained = true; /* it will not become clean any more */
+    if (seal_is_clean(volume) && !volume->journal_fenced) {
         return true;
     }
-    if (seal_is_clean(volume)) {
+    if (volume->fenced || volume->commit_failed ||
+        (volume->loss == NULL && volume->seals_failed >= CLOSE_SEALS_FAILED)) {
+        *ret_undrained = true; /* it will not become clean any more */
         return true;
     }
     seal_kick(volume);
@@ -168,7 +175,8 @@ stop_background(struct pool_closing *closing)
         pool->state = POOL_STATE_OFFLINE;
         snprintf(pool->reason, sizeof(pool->reason), "it is being closed");
     }
-    if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool)) {
+    bool checking = pool_check_cancel(pool);
+    if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool) || checking) {
         machine_goto(&closing->machine, CLOSE_STOP_BACKGROUND);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
         return machine_wait(&closing->machine);
@@ -242,6 +250,7 @@ close_labels(struct pool_closing *closing)
         return machine_goto(&closing->machine, CLOSE_STOP_SHARDS);
     }
     closing->is_clean = true;
+    pool_heartbeat_stop(closing->pool);
     pool_labels_write(&closing->machine, closing->pool, NULL, false, false);
     return machine_wait(&closing->machine);
 }
@@ -258,6 +267,27 @@ free_volumes(struct pool_closing *closing)
         volume_release(volume);
     }
     return MACHINE_NEXT;
+}
+
+/* A heartbeat that is under way ends; one that does not in time is left to itself. */
+static enum machine_step
+await_labels(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+    uint64_t now_ns = reactor_now_ns(pool->manager->control);
+    bool busy = false;
+
+    pool_heartbeat_stop(pool);
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        busy = busy || (disk != NULL && disk->backend != NULL && disk->label_busy &&
+                        !disk->label_late && now_ns - disk->label_started_ns < HEARTBEAT_NS);
+    }
+    if (busy) {
+        machine_goto(&closing->machine, CLOSE_AWAIT_LABELS);
+        machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
+    }
+    return machine_wait(&closing->machine);
 }
 
 static int32_t
@@ -315,6 +345,8 @@ closing_phase(struct machine *machine, uint32_t phase)
         return machine_wait(machine);
     case CLOSE_FREE_VOLUMES:
         return free_volumes(closing);
+    case CLOSE_AWAIT_LABELS:
+        return await_labels(closing);
     case CLOSE_CLOSE_STORE:
         if (pool->ledger != NULL) {
             ledger_destroy(pool->ledger);

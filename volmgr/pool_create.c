@@ -18,6 +18,8 @@
     X(OPEN_DISKS)                                                                                  \
     X(READ_LABELS)                                                                                 \
     X(JUDGE_DISKS)                                                                                 \
+    X(READ_LABELS_AGAIN)                                                                           \
+    X(JUDGE_AGAIN)                                                                                 \
     X(LAY_OUT)                                                                                     \
     X(CREATE_STORE)                                                                                \
     X(WIPE_OLD_LABELS)                                                                             \
@@ -69,8 +71,10 @@ struct pool_creation {
     struct byte_buffer batch;
     struct round round;
     struct backends_close close;
+    struct heartbeat_watch watch;
     bool labels_written;
     bool store_made;
+    bool replaces; /* the database of a creation or import that was interrupted */
 };
 
 MACHINE_DONE(format_done, struct pool_creation, format.op)
@@ -102,8 +106,27 @@ judge_disks(struct pool_creation *creation)
 {
     struct machine *machine = &creation->machine;
 
-    if (disk_probes_judge(creation->probes, creation->disk_count, creation->create->force,
-                          &machine->control->error) < 0) {
+    if (disk_probes_judge(machine->manager, creation->probes, creation->disk_count,
+                          creation->create->force, &machine->control->error) < 0) {
+        return machine_fail_noted(machine);
+    }
+    if (!heartbeat_watch_begin(machine, &creation->watch, creation->probes,
+                               creation->disk_count)) {
+        return machine_goto(machine, CREATE_LAY_OUT);
+    }
+    return machine_wait(machine);
+}
+
+/* Some disk is of a pool that was not closed: is anybody using it? */
+static enum machine_step
+judge_again(struct pool_creation *creation)
+{
+    struct machine *machine = &creation->machine;
+    struct error *error = &machine->control->error;
+
+    if (heartbeat_watch_judge(&creation->watch, creation->probes, error) < 0 ||
+        disk_probes_judge(machine->manager, creation->probes, creation->disk_count,
+                          creation->create->force, error) < 0) {
         return machine_fail_noted(machine);
     }
     return MACHINE_NEXT;
@@ -176,6 +199,13 @@ store_create_work(struct offload_job *job)
     struct pool_creation *creation = container_of(own, struct pool_creation, job);
     const struct manager_options *options = &creation->machine.manager->options;
 
+    if (creation->replaces) {
+        int result = options->store_remove(options->store_context, creation->pool->name,
+                                           &creation->job_error);
+        if (result < 0) {
+            return result;
+        }
+    }
     return options->store_open(options->store_context, creation->pool->name, true,
                                &creation->store, &creation->job_error);
 }
@@ -257,7 +287,7 @@ static enum machine_step
 format_ledger(struct pool_creation *creation)
 {
     struct pool *pool = creation->pool;
-    int result = pool_ledger_create(pool);
+    int result = pool_ledger_create(pool, POOL_LEDGER_COPIES);
 
     if (result < 0) {
         return machine_fail(&creation->machine, result, "cannot set up the commit ledger: %s",
@@ -281,6 +311,7 @@ create_shards(struct pool_creation *creation)
                             "cannot write the commit ledger: %s",
                             error_name(creation->machine.status));
     }
+    pool_ledger_note_current(creation->pool, creation->format.ret_current_copies);
     pool_prepare_volumes(creation->pool, 0);
     allocator_refresh(&creation->pool->allocator);
     pool_shards_create(&creation->machine, &creation->shards, creation->pool);
@@ -326,6 +357,7 @@ succeed(struct pool_creation *creation)
     char size_text[SIZE_TEXT_SIZE];
 
     pool_set_state(pool, POOL_STATE_ONLINE, "%s", "");
+    pool_heartbeat_start(pool);
     event_raise(pool->manager, EVENT_INFO, pool->name, NULL, "pool-created", "%u disks, %s",
                 creation->disk_count,
                 size_format(pool->allocator.slots_total * pool->record.extent_bytes, size_text));
@@ -419,6 +451,11 @@ creation_phase(struct machine *machine, uint32_t phase)
         return read_labels(creation);
     case CREATE_JUDGE_DISKS:
         return judge_disks(creation);
+    case CREATE_READ_LABELS_AGAIN:
+        disk_probes_read(machine, creation->probes, creation->disk_count);
+        return machine_wait(machine);
+    case CREATE_JUDGE_AGAIN:
+        return judge_again(creation);
     case CREATE_LAY_OUT:
         return lay_out(creation);
     case CREATE_CREATE_STORE:
@@ -482,6 +519,38 @@ static const struct machine_ops POOL_CREATE_OPS = {
     .release = creation_release,
 };
 
+/* Its creation or import was interrupted: it has never been a pool, and makes way for one. */
+static bool
+is_unfinished(const struct pool *pool)
+{
+    return pool->state == POOL_STATE_OFFLINE && pool->database_unfinished && !pool->stopping;
+}
+
+static void
+creation_begin(struct pool_creation *creation)
+{
+    struct manager *manager = creation->machine.manager;
+
+    creation->pool = pool_new(manager, creation->create->name);
+    machine_start_in_line(&creation->machine, creation->pool);
+}
+
+static void
+unfinished_closed(struct manager *manager, void *context, const struct error *error)
+{
+    struct pool_creation *creation = context;
+
+    ASSERT(creation->machine.manager == manager && error->code <= 0);
+    if (!manager->stopping && manager_find_pool(manager, creation->create->name) == NULL) {
+        creation_begin(creation);
+        return;
+    }
+    error_set(&creation->create->control.error, -ESHUTDOWN,
+              manager->stopping ? "the daemon is ending" : "the name has been taken meanwhile");
+    creation->machine.failed = true;
+    machine_abandon(&creation->machine);
+}
+
 /* What can be said without looking at any disk. 0 or -errno with `error` set. */
 static int
 check_arguments(const struct manager *manager, const struct pool_create *create,
@@ -496,8 +565,10 @@ check_arguments(const struct manager *manager, const struct pool_create *create,
                          "not beginning with `.` or `-`",
                          create->name, NAME_BYTES_MAX);
     }
-    if (manager_find_pool(manager, create->name) != NULL) {
-        return error_set(error, -EEXIST, "pool `%s` exists already", create->name);
+    const struct pool *existing = manager_find_pool(manager, create->name);
+    if (existing != NULL && !is_unfinished(existing)) {
+        return error_set(error, -EEXIST, "pool `%s` exists already%s", create->name,
+                         existing->state == POOL_STATE_OFFLINE ? " (it is offline)" : "");
     }
     if (create->extent_bytes != 0 &&
         (!is_power_of_two(create->extent_bytes) || create->extent_bytes < EXTENT_BYTES_MIN ||
@@ -524,6 +595,11 @@ manager_pool_create(struct manager *manager, struct pool_create *create)
     creation->create = create;
     creation->probes = probes;
     creation->disk_count = create->disk_count;
-    creation->pool = pool_new(manager, create->name);
-    machine_start_in_line(&creation->machine, creation->pool);
+    struct pool *existing = manager_find_pool(manager, create->name);
+    if (existing != NULL) {
+        creation->replaces = true;
+        pool_close(existing, unfinished_closed, creation);
+        return;
+    }
+    creation_begin(creation);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disks of a pool: writing their labels, flushing and closing them; the ledger on them.
+ * Disks of a pool: writing their labels, flushing and closing them.
  *
  * A disk that does not answer must not hold up the pool (P9): writing of labels has a deadline,
  * after which the disk counts as failed for this time. The write is still in flight then; until it
@@ -38,12 +38,12 @@ pool_backends_close(struct machine *machine, struct backends_close *close, struc
     backends_close_run(machine, close);
 }
 
-/* A ledger disk that is later than the others by this much is dropped, so that it stops nobody. */
-#define LEDGER_LATE_NS (3 * NS_PER_S)
-
 /* ---- labels ---- */
 
-/* Name the disks that an import needs first: those with a ledger. */
+/*
+ * Name the disks that an import needs first: those with a ledger. One that is being added is named
+ * by itself alone until it is a disk of the pool.
+ */
 static void
 label_name_disks(const struct pool *pool, struct label *label)
 {
@@ -52,7 +52,8 @@ label_name_disks(const struct pool *pool, struct label *label)
         for (uint32_t i = 0; i < pool->disk_count; i++) {
             const struct disk *disk = pool->disks[i];
             if (disk == NULL || label->disk_count == LABEL_DISKS_MAX ||
-                (disk->record.ledger_length_bytes > 0) != (with_ledger == 1)) {
+                (disk->record.ledger_length_bytes > 0) != (with_ledger == 1) ||
+                (disk->joining && label != &disk->label)) {
                 continue;
             }
             struct label_disk *named = &label->disks[label->disk_count++];
@@ -100,23 +101,52 @@ pool_label_fill(struct pool *pool, struct disk *disk, bool is_open)
     label_name_disks(pool, label);
 }
 
+static void label_start(struct disk *disk, bool is_open, bool wipe);
+
 static void
 label_written(struct io_op *op)
 {
     struct label_write *write = container_of(op, struct label_write, op);
     struct disk *disk = container_of(write, struct disk, label_write);
     struct machine *machine = disk->label_machine;
-
     int status = op->result;
+
     disk->label_busy = false;
+    disk->label_late = false;
     disk->busy--;
+    if (disk->label_queued) {
+        disk->label_queued = false;
+        if (machine != NULL) { /* who waits, waits for the next one */
+            label_start(disk, disk->label_queued_open, disk->label_queued_wipe);
+            return;
+        }
+    }
     if (machine == NULL) {
-        disk_release(disk); /* nobody waits any more */
+        disk_release(disk); /* nobody waits, or not any more */
         return;
     }
     disk->label_status = status;
     disk->label_machine = NULL;
     machine_completed(machine, status);
+}
+
+static void
+label_start(struct disk *disk, bool is_open, bool wipe)
+{
+    struct reactor *control = disk->manager->control;
+
+    ASSERT(!disk->label_busy && disk->backend != NULL);
+    pool_label_fill(disk->pool, disk, is_open);
+    memset(&disk->label_write, 0, sizeof(disk->label_write));
+    disk->label_write.op.done = label_written;
+    disk->label_write.op.reactor_id = reactor_id(control);
+    disk->label_write.backend = disk->backend;
+    disk->label_write.label = &disk->label;
+    disk->label_write.wipe = wipe;
+    disk->label_busy = true;
+    disk->label_started_ns = reactor_now_ns(control);
+    disk->busy++;
+    label_write(&disk->label_write);
 }
 
 static void
@@ -132,12 +162,48 @@ labels_late(struct timer *timer)
             waiting = disk->label_machine;
             disk->label_machine = NULL;
             disk->label_status = -ETIMEDOUT;
+            disk->label_late = true;
             late++;
         }
     }
     while (late-- > 0) {
         machine_completed(waiting, -ETIMEDOUT);
     }
+}
+
+/* A disk that takes longer for a label is left out: others wait for this (P9). */
+static uint64_t
+label_wait_ns(const struct pool *pool)
+{
+    return MIN(pool->manager->options.disk_timeout_ns / 4, 5 * NS_PER_S);
+}
+
+bool
+disk_is_silent(const struct disk *disk)
+{
+    return disk->backend != NULL && disk->label_busy &&
+           (disk->label_late || reactor_now_ns(disk->manager->control) - disk->label_started_ns >
+                                    label_wait_ns(disk->pool));
+}
+
+/* False: it is busy with a label, and may be for long. */
+static bool
+label_begin(struct machine *machine, struct disk *disk, bool is_open, bool wipe)
+{
+    if (disk_is_silent(disk)) {
+        return false;
+    }
+    ASSERT(disk->label_machine == NULL);
+    disk->label_machine = machine;
+    machine->pending++;
+    if (disk->label_busy) {
+        disk->label_queued = true;
+        disk->label_queued_open = is_open;
+        disk->label_queued_wipe = wipe;
+    } else {
+        label_start(disk, is_open, wipe);
+    }
+    return true;
 }
 
 void
@@ -152,24 +218,36 @@ pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only,
         if (disk == NULL || disk->backend == NULL || (only != NULL && disk != only)) {
             continue;
         }
-        if (disk->label_busy) {
+        if (!label_begin(machine, disk, is_open, wipe)) {
             disk->label_status = -ETIMEDOUT;
-            continue;
         }
-        pool_label_fill(pool, disk, is_open);
-        memset(&disk->label_write, 0, sizeof(disk->label_write));
-        disk->label_write.backend = disk->backend;
-        disk->label_write.label = &disk->label;
-        disk->label_write.wipe = wipe;
-        disk->label_machine = machine;
-        disk->label_busy = true;
-        disk->busy++;
-        machine_arm(machine, &disk->label_write.op, label_written);
-        label_write(&disk->label_write);
     }
-    /* A disk that takes long for a label is left out: others wait for this (P9). */
-    uint64_t wait_ns = MIN(pool->manager->options.disk_timeout_ns / 4, 5 * NS_PER_S);
-    timer_arm(control, &pool->label_timer, reactor_now_ns(control) + wait_ns, labels_late);
+    timer_arm(control, &pool->label_timer, reactor_now_ns(control) + label_wait_ns(pool),
+              labels_late);
+}
+
+void
+pool_labels_beat(struct pool *pool)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->backend != NULL && !disk->label_busy && !disk->joining) {
+            label_start(disk, true, false);
+        }
+    }
+}
+
+const struct disk *
+pool_silent_disk(const struct pool *pool)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        if (pool->disks[i] != NULL && disk_is_silent(pool->disks[i])) {
+            return pool->disks[i];
+        }
+    }
+    return NULL;
 }
 
 uint32_t
@@ -250,47 +328,4 @@ pool_disks_flush(struct machine *machine, struct pool *pool)
         machine_arm(machine, &attempt->io.op, disk_flushed);
         backend_submit(disk->backend, &attempt->io);
     }
-}
-
-/* ---- ledger ---- */
-
-uint32_t
-pool_ledger_copies(const struct pool *pool)
-{
-    ASSERT_ON_REACTOR(pool->manager->control);
-    uint32_t count = 0;
-
-    for (uint32_t i = 0; i < pool->disk_count && count < LEDGER_COPIES_MAX; i++) {
-        const struct disk *disk = pool->disks[i];
-        if (disk != NULL && disk->backend != NULL && disk->record.ledger_length_bytes > 0) {
-            count++;
-        }
-    }
-    return count;
-}
-
-int
-pool_ledger_create(struct pool *pool)
-{
-    ASSERT_ON_REACTOR(pool->manager->control);
-    struct ledger_options options = {
-        .incarnation = pool->record.incarnation,
-        .late_ns = MIN(pool->manager->options.disk_timeout_ns / 2, 2 * NS_PER_S),
-    };
-
-    ASSERT(pool->ledger == NULL);
-    memcpy(options.pool_guid, pool->record.pool_guid, GUID_BYTES);
-    for (uint32_t i = 0; i < pool->disk_count && options.copy_count < LEDGER_COPIES_MAX; i++) {
-        const struct disk *disk = pool->disks[i];
-        if (disk == NULL || disk->backend == NULL || disk->record.ledger_length_bytes == 0) {
-            continue;
-        }
-        options.copies[options.copy_count++] = (struct ledger_copy_options){
-            .backend = disk->backend,
-            .disk_index = disk->record.index,
-            .start_bytes = disk->record.ledger_start_bytes,
-            .length_bytes = disk->record.ledger_length_bytes,
-        };
-    }
-    return options.copy_count == 0 ? 0 : ledger_create(&options, &pool->ledger);
 }

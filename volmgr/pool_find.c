@@ -16,6 +16,8 @@
 enum {
     CANDIDATES_MAX = 256
 };
+/* Labels of one pool are written together, but a disk may have been slow. */
+#define COPY_LAG_NS (60 * NS_PER_S)
 
 int
 pool_find_begin(struct pool_opening *opening)
@@ -65,9 +67,22 @@ label_is_of(const struct label *label, const struct disk *disk)
            memcmp(label->disk_guid, disk->record.guid, GUID_BYTES) == 0;
 }
 
+/*
+ * A disk that took part in the last run has had its label raised before that run was noted, or the
+ * note says that it has not. So a lower one is of a copy that was made before: of a file that
+ * somebody has copied, or of a LUN that was taken back to a snapshot.
+ */
+static bool
+is_old_copy(const struct pool_opening *opening, const struct disk *disk,
+            const struct label *label)
+{
+    return disk->record.state == DISK_STATE_ACTIVE &&
+           label->incarnation < opening->load.run.incarnation;
+}
+
 /* Takes the backend over if it is; otherwise says why not. */
 static bool
-match_one(struct disk *disk, struct disk_probe *probe)
+match_one(struct pool_opening *opening, struct disk *disk, struct disk_probe *probe)
 {
     const struct label *label = &probe->label;
 
@@ -92,11 +107,45 @@ match_one(struct disk *disk, struct disk_probe *probe)
         refuse(disk, "it is smaller than it was");
         return false;
     }
+    if (is_old_copy(opening, disk, label)) {
+        if (!opening->machine.manager->options.accept_loss) {
+            refuse(disk, "what is there is an old copy of it, of incarnation %llu: the pool has "
+                         "come to %llu since",
+                   (unsigned long long)label->incarnation,
+                   (unsigned long long)opening->load.run.incarnation);
+            return false;
+        }
+        event_raise(opening->machine.manager, EVENT_CRITICAL, disk->pool->name,
+                    probe->backend->spec, "old-copy-taken",
+                    "this is an old copy of disk %u: what was written since is lost "
+                    "(--accept-loss)",
+                    disk->record.index);
+    }
+    opening->returned = opening->returned || disk->record.state != DISK_STATE_ACTIVE;
+    disk->record.state = DISK_STATE_ACTIVE;
     disk->backend = probe->backend;
     probe->backend = NULL;
     disk->label = *label;
     disk->problem[0] = '\0';
     return true;
+}
+
+/* Is it at the place of another disk of the pool? Names of devices change. */
+static bool
+match_elsewhere(struct pool_opening *opening, struct disk *disk)
+{
+    for (uint32_t i = 0; i < opening->probe_count; i++) {
+        struct disk_probe *probe = &opening->probes[i];
+        if (probe->backend == NULL || probe->status < 0 || !label_is_of(&probe->label, disk) ||
+            !match_one(opening, disk, probe)) {
+            continue;
+        }
+        snprintf(disk->record.spec, sizeof(disk->record.spec), "%s", probe->spec);
+        event_raise(disk->manager, EVENT_WARNING, disk->pool->name, disk->backend->spec,
+                    "disk-moved", "disk %u of the pool was found here", disk->record.index);
+        return true;
+    }
+    return false;
 }
 
 void
@@ -109,7 +158,13 @@ pool_find_match(struct pool_opening *opening)
     for (uint32_t i = 0; i < opening->probe_count; i++) {
         struct disk_probe *probe = &opening->probes[i];
         struct disk *disk = pool->disks[probe->index];
-        if (disk->backend == NULL && !match_one(disk, probe)) {
+        if (disk->backend == NULL) {
+            match_one(opening, disk, probe);
+        }
+    }
+    for (uint32_t i = 0; i < opening->probe_count; i++) {
+        struct disk *disk = pool->disks[opening->probes[i].index];
+        if (disk->backend == NULL && !match_elsewhere(opening, disk)) {
             opening->missing_count++;
         }
     }
@@ -189,6 +244,59 @@ pool_find_look(struct pool_opening *opening)
     disk_probes_open(&opening->machine, opening->found, opening->found_count);
 }
 
+/* The newest heartbeat among the disks that are here. */
+static uint64_t
+newest_heartbeat(const struct pool *pool)
+{
+    uint64_t newest = 0;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->backend != NULL) {
+            newest = MAX(newest, disk->label.heartbeat);
+        }
+    }
+    return newest;
+}
+
+/*
+ * A search also finds copies that somebody has made for safety. One that was made while the pool
+ * was open shows by its label: others were written later.
+ */
+static bool
+looks_like_a_copy(const struct pool_opening *opening, const struct label *label)
+{
+    return (opening->was_clean && label->open) ||
+           newest_heartbeat(opening->pool) > label->heartbeat + COPY_LAG_NS;
+}
+
+/* The newest of all that have the disk's identity; NULL: none. */
+static const struct disk_probe *
+best_candidate(const struct pool_opening *opening, const struct disk *disk)
+{
+    const struct disk_probe *best = NULL;
+
+    for (uint32_t i = 0; i < opening->found_count; i++) {
+        const struct disk_probe *found = &opening->found[i];
+        if (found->backend == NULL || found->status < 0 || !label_is_of(&found->label, disk)) {
+            continue;
+        }
+        if (looks_like_a_copy(opening, &found->label) ||
+            is_old_copy(opening, disk, &found->label)) {
+            event_raise(disk->manager, EVENT_WARNING, disk->pool->name, found->spec,
+                        "disk-copy-ignored", "this looks like an old copy of disk %u of the pool",
+                        disk->record.index);
+            continue;
+        }
+        if (best == NULL || found->label.incarnation > best->label.incarnation ||
+            (found->label.incarnation == best->label.incarnation &&
+             found->label.generation > best->label.generation)) {
+            best = found;
+        }
+    }
+    return best;
+}
+
 void
 pool_find_recognise(struct pool_opening *opening)
 {
@@ -198,17 +306,15 @@ pool_find_recognise(struct pool_opening *opening)
     for (uint32_t i = 0; i < opening->probe_count; i++) {
         struct disk_probe *probe = &opening->probes[i];
         struct disk *disk = pool->disks[probe->index];
-        for (uint32_t j = 0; disk->backend == NULL && j < opening->found_count; j++) {
-            const struct disk_probe *found = &opening->found[j];
-            if (found->backend == NULL || found->status < 0 ||
-                !label_is_of(&found->label, disk)) {
-                continue;
-            }
+        if (disk->backend != NULL) {
+            continue;
+        }
+        const struct disk_probe *found = best_candidate(opening, disk);
+        if (found != NULL) {
             event_raise(pool->manager, EVENT_WARNING, pool->name, found->spec, "disk-moved",
                         "disk %u of the pool was found here", disk->record.index);
             snprintf(probe->spec, sizeof(probe->spec), "%s", found->spec);
             snprintf(disk->record.spec, sizeof(disk->record.spec), "%s", found->spec);
-            break;
         }
     }
 }

@@ -10,6 +10,7 @@
  * that of a disk that was left behind, or damaged, and proves nothing.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +35,26 @@ pool_has_ledger_disks(const struct pool *pool)
         }
     }
     return false;
+}
+
+/* The disks that are not here and may have a copy, for people. */
+static void
+name_absent_disks(const struct pool *pool, char *to, size_t to_bytes)
+{
+    size_t at = 0;
+
+    to[0] = '\0';
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        char spec[128];
+        if (disk == NULL || disk->backend != NULL || disk->record.ledger_length_bytes == 0 ||
+            at + 4 >= to_bytes) {
+            continue;
+        }
+        disk_spec_without_secrets(disk->record.spec, spec, sizeof(spec));
+        int more = snprintf(to + at, to_bytes - at, "%s%s", at > 0 ? ", " : "", spec);
+        at = MIN(at + (size_t)MAX(more, 0), to_bytes - 1);
+    }
 }
 
 /* ---- records that the database lacks ---- */
@@ -89,6 +110,24 @@ ledger_gap_is_done(const struct ledger_gap *gap)
     return gap->position == gap->batches.length_bytes;
 }
 
+int
+ledger_gap_check(const struct ledger_gap *gap, uint64_t *ret_commit)
+{
+    size_t at = 0;
+
+    ASSERT(gap->position == 0);
+    while (at < gap->batches.length_bytes) {
+        const uint8_t *header = gap->batches.data + at;
+        size_t bytes = get_le64(header + 8);
+        if (!batch_is_sound(header + GAP_HEADER_BYTES, bytes)) {
+            *ret_commit = get_le64(header);
+            return -EUCLEAN;
+        }
+        at += GAP_HEADER_BYTES + bytes;
+    }
+    return 0;
+}
+
 void
 ledger_gap_clear(struct ledger_gap *gap)
 {
@@ -108,6 +147,13 @@ gap_record(struct ledger_scan *scan, uint64_t commit, const void *batch, size_t 
 
 /* ---- at open ---- */
 
+/* What was imported with --force is not what the ledger on the disks goes on from. */
+static bool
+begins_new_history(const struct pool_opening *opening)
+{
+    return strcmp(opening->load.run.boot_id, RUN_OF_NO_BOOT) == 0;
+}
+
 enum machine_step
 pool_ledger_scan(struct pool_opening *opening)
 {
@@ -116,7 +162,7 @@ pool_ledger_scan(struct pool_opening *opening)
     struct pool *pool = opening->pool;
 
     ledger_gap_clear(&opening->gap);
-    int result = pool_ledger_create(pool);
+    int result = pool_ledger_create(pool, LEDGER_COPIES_MAX);
     if (result < 0) {
         return machine_fail(machine, result, "cannot read the commit ledger: %s",
                             error_name(result));
@@ -130,6 +176,9 @@ pool_ledger_scan(struct pool_opening *opening)
         }
         return MACHINE_NEXT;
     }
+    if (begins_new_history(opening)) {
+        return MACHINE_NEXT;
+    }
     memset(&opening->ledger_scan, 0, sizeof(opening->ledger_scan));
     opening->ledger_scan.ledger = pool->ledger;
     opening->ledger_scan.after_commit = opening->load.commit;
@@ -139,29 +188,125 @@ pool_ledger_scan(struct pool_opening *opening)
     return machine_wait(machine);
 }
 
+/* The ledger does not prove the database; `why`. */
 static enum machine_step
-refuse_ledger(struct pool_opening *opening, int status, uint32_t equal_phase)
+refuse_ledger(struct pool_opening *opening, int status, const char *why)
 {
     struct machine *machine = &opening->machine;
     struct pool *pool = opening->pool;
 
     if (!machine->manager->options.accept_loss) {
         return machine_fail(machine, status,
-                            "the commit ledger is %s, so that nothing proves that the database "
-                            "is not an old one; `volctl pool import` rebuilds what can be proved, "
-                            "--accept-loss goes on with the database as it is",
-                            status == -ESTALE ? "older than the database by several commits"
-                                              : "damaged");
+                            "%s, so that nothing proves that the database is not an old one; "
+                            "`volctl pool import` rebuilds what can be proved, --accept-loss goes "
+                            "on with the database as it is",
+                            why);
     }
     event_raise(pool->manager, EVENT_CRITICAL, pool->name, NULL, "ledger-ignored",
-                "the commit ledger was %s and has been started anew (--accept-loss)",
-                status == -ESTALE ? "old" : "damaged");
+                "%s; it has been started anew (--accept-loss)", why);
+    /* Whatever a copy that comes back has, it is of another history. */
+    opening->load.commit += NEW_HISTORY_COMMITS;
     opening->format_ledger = true;
-    return machine_goto(machine, equal_phase);
+    return machine_goto(machine, OPEN_FORMAT_LEDGER);
+}
+
+/* The highest incarnation that a label of a disk that is here tells of. */
+static uint64_t
+newest_incarnation(const struct pool *pool)
+{
+    uint64_t newest = 0;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->backend != NULL) {
+            newest = MAX(newest, disk->label.incarnation);
+        }
+    }
+    return newest;
+}
+
+/*
+ * Some copy that took part to the end of this one is not here. If the pool went on with that one
+ * alone, it has what is neither here nor in a database that is an old one, too. A database that is
+ * up to date agrees with the copy that is here, but for the commit that was under way in both; and
+ * no label tells of a run that it does not know.
+ */
+static bool
+may_be_old(const struct pool_opening *opening)
+{
+    const struct ledger_scan *scan = &opening->ledger_scan;
+
+    return scan->ret_absent_copies > 0 &&
+           (scan->ret_last_commit > opening->load.commit + 1 ||
+            newest_incarnation(opening->pool) > opening->load.run.incarnation);
+}
+
+/* Whether a label says of one of the current copies that it was not dropped. */
+static bool
+is_believed(const struct pool_opening *opening)
+{
+    const struct pool *pool = opening->pool;
+    uint32_t current = opening->ledger_scan.ret_current_copies;
+
+    for (uint32_t n = 0; n < pool->ledger_disk_count; n++) {
+        if ((current & 1u << n) != 0 && pool->disks[pool->ledger_disks[n]]->label.ledger_current) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum machine_step
+refuse_old(struct pool_opening *opening)
+{
+    char absent[256];
+    char why[400];
+
+    name_absent_disks(opening->pool, absent, sizeof(absent));
+    snprintf(why, sizeof(why),
+             "the newest copy of the commit ledger may be on a disk that is missing (%s: bring it "
+             "back), and the database does not agree with the one that is here", absent);
+    return refuse_ledger(opening, -ESTALE, why);
+}
+
+/* The ledger has more than the database. */
+static enum machine_step
+judge_gap(struct pool_opening *opening)
+{
+    struct machine *machine = &opening->machine;
+    const struct ledger_scan *scan = &opening->ledger_scan;
+    uint64_t commit = opening->load.commit;
+
+    if (machine->status == -ENOENT && scan->ret_last_commit == commit + NEW_HISTORY_COMMITS) {
+        /* --accept-loss started the ring anew, and then the daemon died. */
+        opening->load.commit = scan->ret_last_commit;
+        opening->format_ledger = true;
+        return machine_goto(machine, OPEN_FORMAT_LEDGER);
+    }
+    if (machine->status == -ENOENT || opening->gap.next_commit != commit + 1) {
+        return machine_fail(machine, -ESTALE,
+                            "the database is older than what was committed: it ends at commit "
+                            "%llu, the ledger at %llu and begins only at %llu; rebuild it by "
+                            "`volctl pool import --force`",
+                            (unsigned long long)commit,
+                            (unsigned long long)scan->ret_last_commit,
+                            (unsigned long long)scan->ret_first_commit);
+    }
+    event_raise(machine->manager, EVENT_WARNING, opening->pool->name, NULL, "database-behind",
+                "the database ends at commit %llu; the ledger brings it up to %llu",
+                (unsigned long long)commit, (unsigned long long)scan->ret_last_commit);
+    return machine_goto(machine, OPEN_APPLY_LEDGER);
+}
+
+/* The copies that are wanted and could be there. */
+static uint32_t
+wanted_copies(const struct pool *pool)
+{
+    return MIN(pool_ledger_copies(pool), (uint32_t)POOL_LEDGER_COPIES);
 }
 
 enum machine_step
-pool_ledger_judge(struct pool_opening *opening, uint32_t apply_phase, uint32_t equal_phase)
+pool_ledger_judge(struct pool_opening *opening)
 {
     ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
@@ -170,45 +315,45 @@ pool_ledger_judge(struct pool_opening *opening, uint32_t apply_phase, uint32_t e
 
     opening->format_ledger = false;
     if (opening->pool->ledger == NULL) {
-        return machine_goto(machine, equal_phase);
+        return machine_goto(machine, OPEN_FORMAT_LEDGER);
     }
-    if (machine->status < 0 && machine->status != -ENOENT) {
-        return refuse_ledger(opening, machine->status, equal_phase);
+    if (begins_new_history(opening)) {
+        opening->format_ledger = true;
+        return machine_goto(machine, OPEN_FORMAT_LEDGER);
     }
-    if (scan->ret_current_copies == 0) {
-        /* It was there when the pool was made, and a ring is started anew one header at a time. */
-        return refuse_ledger(opening, -EUCLEAN, equal_phase);
+    /* It was there when the pool was made, and a ring is started anew one header at a time. */
+    if ((machine->status < 0 && machine->status != -ENOENT) || scan->ret_current_copies == 0) {
+        return refuse_ledger(opening, machine->status < 0 && machine->status != -ENOENT
+                                          ? machine->status
+                                          : -EUCLEAN,
+                             "the commit ledger is damaged");
+    }
+    if (may_be_old(opening) || !is_believed(opening)) {
+        return refuse_old(opening);
     }
     if (scan->ret_last_commit + 1 < commit) {
-        return refuse_ledger(opening, -ESTALE, equal_phase);
+        char why[128];
+        snprintf(why, sizeof(why),
+                 "the commit ledger ends at commit %llu, long before the database (%llu)",
+                 (unsigned long long)scan->ret_last_commit, (unsigned long long)commit);
+        return refuse_ledger(opening, -ESTALE, why);
+    }
+    if (scan->ret_last_commit > commit) {
+        return judge_gap(opening);
     }
     if (scan->ret_last_commit < commit) {
         /* The last commit was under way in both, and was never acknowledged. */
         opening->format_ledger = true;
-        return machine_goto(machine, equal_phase);
+        return machine_goto(machine, OPEN_FORMAT_LEDGER);
     }
-    if (scan->ret_last_commit == commit) {
-        uint32_t current = (uint32_t)__builtin_popcount(scan->ret_current_copies);
-        opening->rejoin_ledger = current < pool_ledger_copies(opening->pool);
-        return machine_goto(machine, equal_phase);
-    }
-    if (machine->status == -ENOENT || opening->gap.next_commit != commit + 1) {
-        return machine_fail(machine, -ESTALE,
-                            "the database is older than what was committed: it ends at commit "
-                            "%llu, the ledger at %llu and begins only at %llu; rebuild it by "
-                            "`volctl pool import`",
-                            (unsigned long long)commit,
-                            (unsigned long long)scan->ret_last_commit,
-                            (unsigned long long)scan->ret_first_commit);
-    }
-    event_raise(machine->manager, EVENT_WARNING, opening->pool->name, NULL, "database-behind",
-                "the database ends at commit %llu; the ledger brings it up to %llu",
-                (unsigned long long)commit, (unsigned long long)scan->ret_last_commit);
-    return machine_goto(machine, apply_phase);
+    uint32_t current = (uint32_t)__builtin_popcount(scan->ret_current_copies);
+    opening->rejoin_ledger = current < wanted_copies(opening->pool);
+    pool_ledger_note_current(opening->pool, scan->ret_current_copies);
+    return machine_goto(machine, OPEN_FORMAT_LEDGER);
 }
 
 enum machine_step
-pool_ledger_apply(struct pool_opening *opening, uint32_t apply_phase)
+pool_ledger_apply(struct pool_opening *opening)
 {
     ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
@@ -230,23 +375,130 @@ pool_ledger_apply(struct pool_opening *opening, uint32_t apply_phase)
     }
     opening->store_commit.batch = &gap->batch;
     opening->store_commit.sync = ledger_gap_is_done(gap);
-    machine_goto(machine, apply_phase);
+    machine_goto(machine, OPEN_APPLY_LEDGER);
     machine_arm(machine, &opening->store_commit.op, apply_done);
     store_commit(opening->pool->store, &opening->store_commit);
     return machine_wait(machine);
 }
+
+/* ---- a new ring ---- */
 
 enum machine_step
 pool_ledger_format(struct pool_opening *opening)
 {
     ASSERT_ON_REACTOR(opening->machine.manager->control);
     struct machine *machine = &opening->machine;
+    struct pool *pool = opening->pool;
 
-    if (opening->format_ledger) {
-        opening->ledger_format.ledger = opening->pool->ledger;
-        opening->ledger_format.commit = opening->load.commit;
-        machine_arm(machine, &opening->ledger_format.op, format_done);
-        ledger_format(&opening->ledger_format);
+    if (!opening->format_ledger) {
+        return MACHINE_NEXT;
     }
+    /* Only those that are to hold it. */
+    ledger_destroy(pool->ledger);
+    pool->ledger = NULL;
+    int result = pool_ledger_create(pool, POOL_LEDGER_COPIES);
+    if (result < 0) {
+        return machine_fail(machine, result, "the commit ledger cannot be started anew: %s",
+                            error_name(result));
+    }
+    opening->ledger_format.ledger = pool->ledger;
+    opening->ledger_format.commit = opening->load.commit;
+    machine_arm(machine, &opening->ledger_format.op, format_done);
+    ledger_format(&opening->ledger_format);
     return machine_wait(machine);
+}
+
+enum machine_step
+pool_ledger_formatted(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    struct machine *machine = &opening->machine;
+
+    if (!opening->format_ledger) {
+        return MACHINE_NEXT;
+    }
+    opening->format_ledger = false;
+    if (machine->status < 0) {
+        return machine_fail(machine, machine->status,
+                            "the commit ledger cannot be started anew: %s",
+                            error_name(machine->status));
+    }
+    pool_ledger_note_current(opening->pool, opening->ledger_format.ret_current_copies);
+    opening->ring_is_new = true;
+    return MACHINE_NEXT;
+}
+
+static void
+checkpointed(void *context, int status)
+{
+    struct pool_opening *opening = context;
+    machine_completed(&opening->machine, status);
+}
+
+static enum machine_step
+take_checkpoint(struct pool_opening *opening)
+{
+    opening->machine.pending++;
+    pool_checkpoint_now(opening->pool, checkpointed, opening);
+    return machine_wait(&opening->machine);
+}
+
+/*
+ * A ledger disk that was dropped or missing is back, or another takes its place: all copies are
+ * started anew together, behind two checkpoints that contain everything (L3). When these cannot be
+ * written it stays out.
+ */
+enum machine_step
+pool_ledger_rejoin(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    if (!opening->rejoin_ledger || opening->machine.status < 0) {
+        return machine_goto(&opening->machine, OPEN_WRITE_LABELS);
+    }
+    return take_checkpoint(opening);
+}
+
+enum machine_step
+pool_ledger_rejoin_format(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    struct machine *machine = &opening->machine;
+
+    if (machine->status < 0) {
+        return machine_goto(machine, OPEN_WRITE_LABELS);
+    }
+    if (!pool_open_is_settled(opening, OPEN_REJOIN_SETTLE)) {
+        return machine_wait(machine);
+    }
+    opening->format_ledger = true;
+    opening->load.commit = opening->pool->committer.commit;
+    return pool_ledger_format(opening);
+}
+
+enum machine_step
+pool_ledger_rejoined(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+
+    pool_ledger_formatted(opening);
+    if (!opening->machine.failed) {
+        event_raise(opening->machine.manager, EVENT_INFO, opening->pool->name, NULL,
+                    "ledger-copy-rejoined", "all copies of the commit ledger are current again");
+    }
+    return MACHINE_NEXT;
+}
+
+/*
+ * The records of a new ring begin behind a commit that no checkpoint of before contains: without a
+ * checkpoint behind it an import could not use them. Nothing is served before it is there; when it
+ * cannot be written now, it is tried again while the pool serves.
+ */
+enum machine_step
+pool_ledger_anchor(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    if (!opening->ring_is_new || opening->pool->ledger == NULL) {
+        return machine_goto(&opening->machine, OPEN_SERVE);
+    }
+    return take_checkpoint(opening);
 }

@@ -15,60 +15,6 @@
 #include "base/assert.h"
 #include "volmgr/pool_open_impl.h"
 
-#define POOL_OPEN_PHASES(X)                                                                        \
-    X(OPEN_STORE)                                                                                  \
-    X(SCAN_SYSTEM)                                                                                 \
-    X(LOAD_SYSTEM)                                                                                 \
-    X(OPEN_DISKS)                                                                                  \
-    X(READ_LABELS)                                                                                 \
-    X(MATCH_DISKS)                                                                                 \
-    X(LIST_CANDIDATES)                                                                             \
-    X(LOOK_AT_CANDIDATES)                                                                          \
-    X(READ_CANDIDATES)                                                                             \
-    X(RECOGNISE)                                                                                   \
-    X(REOPEN_DISKS)                                                                                \
-    X(REREAD_LABELS)                                                                               \
-    X(MATCH_AGAIN)                                                                                 \
-    X(RELEASE_STRANGERS)                                                                           \
-    X(SCAN_LEDGER)                                                                                 \
-    X(JUDGE_LEDGER)                                                                                \
-    X(APPLY_LEDGER)                                                                                \
-    X(CLOSE_FOR_RELOAD)                                                                            \
-    X(RELOAD)                                                                                      \
-    X(FORMAT_LEDGER)                                                                               \
-    X(SCAN_EXTENTS)                                                                                \
-    X(LOAD_EXTENTS)                                                                                \
-    X(CREATE_SHARDS)                                                                               \
-    X(MAKE_VOLUMES)                                                                                \
-    X(FLUSH_DISKS)                                                                                 \
-    X(READ_JOURNALS)                                                                               \
-    X(SORT_RECORDS)                                                                                \
-    X(FETCH_PAGES)                                                                                 \
-    X(COMMIT_PAGES)                                                                                \
-    X(PAGES_COMMITTED)                                                                             \
-    X(REJOIN_LEDGER)                                                                               \
-    X(REJOIN_AGAIN)                                                                                \
-    X(REJOIN_SETTLE)                                                                               \
-    X(REJOIN_FORMAT)                                                                               \
-    X(WRITE_LABELS)                                                                                \
-    X(COMMIT_RUN)                                                                                  \
-    X(REMOVE_JOURNALS)                                                                             \
-    X(SERVE)                                                                                       \
-    X(SUCCEED)                                                                                     \
-    X(UNDO_SETTLE)                                                                                 \
-    X(UNDO)                                                                                        \
-    X(UNDO_STORE)                                                                                  \
-    X(UNDO_CLOSE)                                                                                  \
-    X(UNDO_PROBES)                                                                                 \
-    X(OFFLINE)
-
-enum pool_open_phase {
-#define PHASE_ENUM(name) OPEN_##name,
-    POOL_OPEN_PHASES(PHASE_ENUM)
-#undef PHASE_ENUM
-    OPEN_PHASE_COUNT
-};
-
 static const char *const PHASE_NAMES[] = {
 #define PHASE_NAME(name) #name,
     POOL_OPEN_PHASES(PHASE_NAME)
@@ -77,7 +23,8 @@ static const char *const PHASE_NAMES[] = {
 _Static_assert(ARRAY_SIZE(PHASE_NAMES) == OPEN_PHASE_COUNT, "a name for each phase");
 
 enum {
-    SCAN_BYTES = 4 << 20
+    SCAN_BYTES = 4 << 20,
+    RINGS_LEFT_MAX = 8, /* so many runs back volatile journals may have been left */
 };
 #define LOCK_POLL_NS (50 * NS_PER_MS)
 
@@ -161,9 +108,11 @@ load_system(struct pool_opening *opening)
     if (scan_continues(opening, OPEN_SCAN_SYSTEM)) {
         return MACHINE_NEXT;
     }
+    pool->database_unfinished = !load->has_pool;
     if (pool_load_check(load, pool->name, error) < 0) {
         return machine_fail_noted(machine);
     }
+    pool->database_commit = load->commit;
     opening->last_run = load->run;
     opening->was_clean = load->run.state == RUN_STATE_CLEAN;
     machine->manager->options.platform->ops->boot_id(machine->manager->options.platform, boot_id);
@@ -257,6 +206,7 @@ raise_incarnation(struct pool_opening *opening)
     uint64_t highest = pool->record.incarnation;
     const uint8_t *host = machine->manager->options.host_guid;
     uint32_t present = 0;
+    bool taken_over = false;
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         const struct disk *disk = pool->disks[i];
@@ -265,21 +215,70 @@ raise_incarnation(struct pool_opening *opening)
         }
         highest = MAX(highest, disk->label.incarnation);
         present++;
-        if (disk->label.open && memcmp(disk->label.host_guid, host, GUID_BYTES) != 0 &&
-            !pool->take_over) {
+        bool is_others = disk->label.open && memcmp(disk->label.host_guid, host, GUID_BYTES) != 0;
+        if (is_others && !pool->take_over) {
             return machine_fail(machine, -EBUSY,
                                 "disk %.200s says that another host has opened the pool and not "
                                 "closed it: make sure that it does not use it any more, then "
                                 "`volctl pool import --force`",
                                 disk->backend->spec);
         }
+        taken_over = taken_over || is_others;
+    }
+    if (taken_over) {
+        event_raise(machine->manager, EVENT_WARNING, pool->name, NULL, "pool-taken-over",
+                    "another host had opened the pool and not closed it (--force)");
     }
     if (present == 0) {
         return machine_fail(machine, -ENODEV, "none of its disks is there; disk 0: %s",
                             pool->disks[0] != NULL ? pool->disks[0]->problem : "missing");
     }
     pool->record.incarnation = highest + 1;
-    return pool_ledger_scan(opening);
+    return MACHINE_NEXT;
+}
+
+/* ---- is anybody else using it? ---- */
+
+static enum machine_step
+watch(struct pool_opening *opening)
+{
+    struct machine *machine = &opening->machine;
+    const struct pool *pool = opening->pool;
+
+    for (uint32_t i = 0; i < opening->probe_count; i++) {
+        struct disk_probe *probe = &opening->probes[i];
+        const struct disk *disk = pool->disks[probe->index];
+        probe->backend = disk->backend; /* lent until the look has ended */
+        probe->label = disk->label;
+        probe->status = disk->backend != NULL ? 0 : -ENODEV;
+    }
+    if (!heartbeat_watch_begin(machine, &opening->watch, opening->probes,
+                               opening->probe_count)) {
+        return machine_goto(machine, OPEN_RAISE_INCARNATION);
+    }
+    return machine_wait(machine);
+}
+
+static enum machine_step
+watched(struct pool_opening *opening)
+{
+    struct machine *machine = &opening->machine;
+    const struct pool *pool = opening->pool;
+    int result = heartbeat_watch_judge(&opening->watch, opening->probes,
+                                       &machine->control->error);
+
+    for (uint32_t i = 0; i < opening->probe_count; i++) {
+        struct disk_probe *probe = &opening->probes[i];
+        struct disk *disk = pool->disks[probe->index];
+        if (disk->backend != NULL && probe->backend == NULL) {
+            /* It did not answer any more; the attempt to read it closes it one day. */
+            disk->backend = NULL;
+            snprintf(disk->problem, sizeof(disk->problem), "%.127s", probe->error.message);
+            opening->missing_count++;
+        }
+        probe->backend = NULL;
+    }
+    return result < 0 ? machine_fail_noted(machine) : raise_incarnation(opening);
 }
 
 /* ---- after the ledger has brought the database up to date: all over again ---- */
@@ -350,7 +349,7 @@ make_volumes(struct pool_opening *opening)
     if (pool_load_volumes(opening, &machine->control->error) < 0) {
         return machine_fail_noted(machine);
     }
-    if (opening->was_clean) {
+    if (opening->was_clean && !opening->returned) {
         return machine_goto(machine, OPEN_REJOIN_LEDGER);
     }
     return MACHINE_NEXT;
@@ -358,17 +357,43 @@ make_volumes(struct pool_opening *opening)
 
 /* ---- replay ---- */
 
+static bool
+writes_were_lost(const struct pool *pool)
+{
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->backend != NULL && backend_loss_generation(disk->backend) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A flush that is good the next time would prove nothing for what this one has lost. */
+static enum machine_step
+fence_lost_writes(struct pool_opening *opening)
+{
+    struct machine *machine = &opening->machine;
+
+    opening->flush_status = machine->status;
+    if (machine->status < 0 && opening->same_boot && writes_were_lost(opening->pool)) {
+        machine_offload(machine, &opening->job, pool_replay_fence_work);
+    }
+    return machine_wait(machine);
+}
+
 static enum machine_step
 read_journals(struct pool_opening *opening)
 {
     struct machine *machine = &opening->machine;
 
-    if (machine->status < 0) {
+    if (opening->flush_status < 0) {
+        machine->status = opening->flush_status;
         return machine_fail(machine, machine->status,
                             "the last run did not end in order, and a disk cannot be flushed: %s",
                             error_name(machine->status));
     }
-    if (!opening->same_boot) {
+    if (opening->was_clean || !opening->same_boot) {
         return machine_goto(machine, OPEN_REJOIN_LEDGER); /* the rings went with the power */
     }
     opening->replay = pool_replay_new(opening);
@@ -407,44 +432,19 @@ pages_committed(struct pool_opening *opening)
     return MACHINE_NEXT;
 }
 
-/* ---- ledger copies that were left behind ---- */
+/* ---- waiting ---- */
 
-static void
-rejoin_checkpointed(void *context, int status)
+bool
+pool_open_is_settled(struct pool_opening *opening, uint32_t phase)
 {
-    struct pool_opening *opening = context;
-    machine_completed(&opening->machine, status);
-}
-
-/*
- * A ledger disk that was dropped or missing is back: all copies are started anew together, behind
- * two checkpoints that contain everything (L3). When these cannot be written it stays out.
- */
-static enum machine_step
-rejoin_checkpoint(struct pool_opening *opening)
-{
-    struct machine *machine = &opening->machine;
-
-    if (!opening->rejoin_ledger || machine->status < 0) {
-        return machine_goto(machine, OPEN_WRITE_LABELS);
-    }
-    machine->pending++;
-    pool_checkpoint_now(opening->pool, rejoin_checkpointed, opening);
-    return machine_wait(machine);
-}
-
-/*
- * Nothing of the allocator or committer is under way, nor on its way to them. If not: look again at
- * `phase`, behind a pause.
- */
-static bool
-is_settled(struct pool_opening *opening, uint32_t phase)
-{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
     const struct pool *pool = opening->pool;
 
-    if (opening->looked && (pool->allocator.machine == NULL ||
-                            (allocator_is_idle(&pool->allocator) &&
-                             committer_is_idle(&pool->committer)))) {
+    bool settled = phase != OPEN_UNDO_SETTLE || pool->checkpoints_given_up == 0;
+
+    if (opening->looked && settled &&
+        (pool->allocator.machine == NULL || (allocator_is_idle(&pool->allocator) &&
+                                             committer_is_idle(&pool->committer)))) {
         opening->looked = false;
         return true;
     }
@@ -452,40 +452,6 @@ is_settled(struct pool_opening *opening, uint32_t phase)
     machine_goto(&opening->machine, phase);
     machine_pause(&opening->machine, &opening->pause, CONTROL_POLL_NS);
     return false;
-}
-
-static enum machine_step
-rejoin_settle(struct pool_opening *opening)
-{
-    struct machine *machine = &opening->machine;
-    struct pool *pool = opening->pool;
-
-    if (machine->status < 0) {
-        return machine_goto(machine, OPEN_WRITE_LABELS);
-    }
-    if (!is_settled(opening, OPEN_REJOIN_SETTLE)) {
-        return machine_wait(machine);
-    }
-    opening->format_ledger = true;
-    opening->load.commit = pool->committer.commit;
-    pool_ledger_format(opening);
-    return machine_wait(machine);
-}
-
-static enum machine_step
-rejoin_formatted(struct pool_opening *opening)
-{
-    struct machine *machine = &opening->machine;
-
-    opening->format_ledger = false; /* the checkpoints are there already */
-    if (machine->status < 0) {
-        return machine_fail(machine, machine->status,
-                            "the commit ledger cannot be started anew: %s",
-                            error_name(machine->status));
-    }
-    event_raise(machine->manager, EVENT_INFO, opening->pool->name, NULL, "ledger-copy-rejoined",
-                "all copies of the commit ledger are current again");
-    return MACHINE_NEXT;
 }
 
 /* ---- this run begins ---- */
@@ -503,8 +469,21 @@ commit_run(struct pool_opening *opening)
     byte_buffer_clear(&opening->batch);
     schema_put_pool(&opening->batch, &pool->record);
     for (uint32_t i = 0; i < pool->disk_count; i++) {
-        if (pool->disks[i] != NULL) {
-            schema_put_disk(&opening->batch, &pool->disks[i]->record); /* some have moved */
+        const struct disk *disk = pool->disks[i];
+        if (disk == NULL) {
+            continue;
+        }
+        /* Some have moved; and which labels tell of this run: see is_old_copy(). */
+        struct disk_record record = disk->record;
+        record.state = disk->backend != NULL && disk->label_status == 0 ? DISK_STATE_ACTIVE
+                                                                        : DISK_STATE_MISSING;
+        schema_put_disk(&opening->batch, &record);
+    }
+    list_for_each(&pool->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, pool_link);
+        if (volume->durable.fenced != volume->record.fenced) {
+            volume->record.fenced = volume->durable.fenced;
+            schema_put_volume(&opening->batch, &volume->durable);
         }
     }
     schema_put_run(&opening->batch, &pool->run);
@@ -566,8 +545,9 @@ succeed(struct pool_opening *opening)
     pool->take_over = false;
     pool->checkpoint_ended_ns = reactor_now_ns(pool->manager->control);
     pool->checkpoint_ended_commit = pool->committer.commit;
-    /* A ring that was started anew rebuilds nothing before there are two checkpoints behind it. */
-    pool->checkpoints_due = opening->format_ledger ? 2 : 0;
+    /* A ring that was started anew: one checkpoint is behind it; two are better. */
+    pool->checkpoints_due = opening->ring_is_new ? 1 : 0;
+    pool_heartbeat_start(pool);
     for (size_t at = 0; at < opening->unused.length_bytes; at += sizeof(uint64_t)) {
         uint64_t id;
         memcpy(&id, opening->unused.data + at, sizeof(id));
@@ -666,6 +646,13 @@ find_phase(struct pool_opening *opening, enum pool_open_phase phase)
     case OPEN_RELEASE_STRANGERS:
         disk_probes_close(machine, &opening->close, opening->probes, opening->probe_count);
         return machine_wait(machine);
+    case OPEN_WATCH:
+        return watch(opening);
+    case OPEN_WATCH_AGAIN:
+        disk_probes_read(machine, opening->probes, opening->probe_count);
+        return machine_wait(machine);
+    case OPEN_RAISE_INCARNATION:
+        return watched(opening);
     default:
         UNREACHABLE();
     }
@@ -680,6 +667,8 @@ replay_phase(struct pool_opening *opening, enum pool_open_phase phase)
     case OPEN_FLUSH_DISKS:
         pool_disks_flush(machine, opening->pool);
         return machine_wait(machine);
+    case OPEN_FENCE_LOST_WRITES:
+        return fence_lost_writes(opening);
     case OPEN_READ_JOURNALS:
         return read_journals(opening);
     case OPEN_SORT_RECORDS:
@@ -705,7 +694,8 @@ undo_phase(struct pool_opening *opening, enum pool_open_phase phase)
 
     switch (phase) {
     case OPEN_UNDO_SETTLE:
-        return is_settled(opening, OPEN_UNDO_SETTLE) ? MACHINE_NEXT : machine_wait(machine);
+        return pool_open_is_settled(opening, OPEN_UNDO_SETTLE) ? MACHINE_NEXT
+                                                               : machine_wait(machine);
     case OPEN_UNDO:
         return undo(opening);
     case OPEN_UNDO_STORE:
@@ -729,11 +719,11 @@ ledger_phase(struct pool_opening *opening, enum pool_open_phase phase)
 {
     switch (phase) {
     case OPEN_SCAN_LEDGER:
-        return raise_incarnation(opening);
+        return pool_ledger_scan(opening);
     case OPEN_JUDGE_LEDGER:
-        return pool_ledger_judge(opening, OPEN_APPLY_LEDGER, OPEN_FORMAT_LEDGER);
+        return pool_ledger_judge(opening);
     case OPEN_APPLY_LEDGER:
-        return pool_ledger_apply(opening, OPEN_APPLY_LEDGER);
+        return pool_ledger_apply(opening);
     case OPEN_CLOSE_FOR_RELOAD:
         return close_for_reload(opening);
     case OPEN_RELOAD:
@@ -751,7 +741,7 @@ opening_phase(struct machine *machine, uint32_t phase)
 {
     struct pool_opening *opening = container_of(machine, struct pool_opening, machine);
 
-    if (phase >= OPEN_OPEN_DISKS && phase <= OPEN_RELEASE_STRANGERS) {
+    if (phase >= OPEN_OPEN_DISKS && phase <= OPEN_RAISE_INCARNATION) {
         return find_phase(opening, phase);
     }
     if (phase >= OPEN_SCAN_LEDGER && phase <= OPEN_FORMAT_LEDGER) {
@@ -766,11 +756,16 @@ opening_phase(struct machine *machine, uint32_t phase)
     switch ((enum pool_open_phase)phase) {
     case OPEN_REJOIN_LEDGER:
     case OPEN_REJOIN_AGAIN:
-        return rejoin_checkpoint(opening);
+        return pool_ledger_rejoin(opening);
     case OPEN_REJOIN_SETTLE:
-        return rejoin_settle(opening);
-    case OPEN_REJOIN_FORMAT:
-        return rejoin_formatted(opening);
+        return pool_ledger_rejoin_format(opening);
+    case OPEN_REJOIN_FORMATTED:
+        return pool_ledger_rejoined(opening);
+    case OPEN_ANCHOR:
+        return pool_ledger_anchor(opening);
+    case OPEN_ANCHOR_SETTLE:
+        return pool_open_is_settled(opening, OPEN_ANCHOR_SETTLE) ? MACHINE_NEXT
+                                                                 : machine_wait(machine);
     case OPEN_OPEN_STORE:
         machine_offload(machine, &opening->job, store_open_work);
         return machine_wait(machine);
@@ -779,15 +774,18 @@ opening_phase(struct machine *machine, uint32_t phase)
     case OPEN_LOAD_SYSTEM:
         return load_system(opening);
     case OPEN_SCAN_EXTENTS:
-        if (machine->status < 0) {
-            return machine_fail(machine, machine->status,
-                                "the commit ledger cannot be started anew: %s",
-                                error_name(machine->status));
+        if (pool_ledger_formatted(opening) == MACHINE_NEXT && machine->failed) {
+            return MACHINE_NEXT;
         }
         return scan_family(opening, STORE_FAMILY_EXTENT);
     case OPEN_LOAD_EXTENTS:
         return load_extents(opening);
     case OPEN_CREATE_SHARDS:
+        /* A start may have ended between noting a new run and removing the rings of the old one. */
+        opening->shards.rings_from = opening->last_run.incarnation > RINGS_LEFT_MAX
+                                         ? opening->last_run.incarnation - RINGS_LEFT_MAX
+                                         : 1;
+        opening->shards.rings_kept = opening->was_clean ? 0 : opening->last_run.incarnation;
         pool_shards_create(machine, &opening->shards, opening->pool);
         return machine_wait(machine);
     case OPEN_MAKE_VOLUMES:

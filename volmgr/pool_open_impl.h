@@ -9,6 +9,66 @@
 
 #include "volmgr/control_impl.h"
 
+#define POOL_OPEN_PHASES(X)                                                                        \
+    X(OPEN_STORE)                                                                                  \
+    X(SCAN_SYSTEM)                                                                                 \
+    X(LOAD_SYSTEM)                                                                                 \
+    X(OPEN_DISKS)                                                                                  \
+    X(READ_LABELS)                                                                                 \
+    X(MATCH_DISKS)                                                                                 \
+    X(LIST_CANDIDATES)                                                                             \
+    X(LOOK_AT_CANDIDATES)                                                                          \
+    X(READ_CANDIDATES)                                                                             \
+    X(RECOGNISE)                                                                                   \
+    X(REOPEN_DISKS)                                                                                \
+    X(REREAD_LABELS)                                                                               \
+    X(MATCH_AGAIN)                                                                                 \
+    X(RELEASE_STRANGERS)                                                                           \
+    X(WATCH)                                                                                       \
+    X(WATCH_AGAIN)                                                                                 \
+    X(RAISE_INCARNATION)                                                                           \
+    X(SCAN_LEDGER)                                                                                 \
+    X(JUDGE_LEDGER)                                                                                \
+    X(APPLY_LEDGER)                                                                                \
+    X(CLOSE_FOR_RELOAD)                                                                            \
+    X(RELOAD)                                                                                      \
+    X(FORMAT_LEDGER)                                                                               \
+    X(SCAN_EXTENTS)                                                                                \
+    X(LOAD_EXTENTS)                                                                                \
+    X(CREATE_SHARDS)                                                                               \
+    X(MAKE_VOLUMES)                                                                                \
+    X(FLUSH_DISKS)                                                                                 \
+    X(FENCE_LOST_WRITES)                                                                           \
+    X(READ_JOURNALS)                                                                               \
+    X(SORT_RECORDS)                                                                                \
+    X(FETCH_PAGES)                                                                                 \
+    X(COMMIT_PAGES)                                                                                \
+    X(PAGES_COMMITTED)                                                                             \
+    X(REJOIN_LEDGER)                                                                               \
+    X(REJOIN_AGAIN)                                                                                \
+    X(REJOIN_SETTLE)                                                                               \
+    X(REJOIN_FORMATTED)                                                                            \
+    X(WRITE_LABELS)                                                                                \
+    X(COMMIT_RUN)                                                                                  \
+    X(REMOVE_JOURNALS)                                                                             \
+    X(ANCHOR)                                                                                      \
+    X(ANCHOR_SETTLE)                                                                               \
+    X(SERVE)                                                                                       \
+    X(SUCCEED)                                                                                     \
+    X(UNDO_SETTLE)                                                                                 \
+    X(UNDO)                                                                                        \
+    X(UNDO_STORE)                                                                                  \
+    X(UNDO_CLOSE)                                                                                  \
+    X(UNDO_PROBES)                                                                                 \
+    X(OFFLINE)
+
+enum pool_open_phase {
+#define PHASE_ENUM(name) OPEN_##name,
+    POOL_OPEN_PHASES(PHASE_ENUM)
+#undef PHASE_ENUM
+    OPEN_PHASE_COUNT
+};
+
 /* The SYSTEM family, decoded. Arrays in the order of their keys. */
 struct pool_load {
     bool has_pool;
@@ -29,6 +89,11 @@ struct load_position {
     uint64_t branch;
     struct branch_position position;
 };
+
+/* In the record of the last run: none was; the database was imported with --force. */
+#define RUN_OF_NO_BOOT "-"
+/* A history that may lack commits is numbered so far above what may be known of it elsewhere. */
+#define NEW_HISTORY_COMMITS (UINT64_C(1) << 32)
 
 /* Records of the ledger that the database does not have. */
 struct ledger_gap {
@@ -64,7 +129,9 @@ struct pool_opening {
     struct disk_probe *found;      /* the same, opened to look */
     uint32_t found_count;
     struct backends_close close;
+    struct heartbeat_watch watch;
     uint32_t missing_count;
+    bool returned; /* a disk is back that the last run went without */
     struct byte_buffer affected; /* uint64_t[]: branches with extents on missing disks */
     bool shared_affected;        /* extents of small volumes are on missing disks */
 
@@ -74,9 +141,11 @@ struct pool_opening {
     struct store_commit store_commit;
     bool format_ledger;
     bool rejoin_ledger; /* a copy that is here is not current */
+    bool ring_is_new;   /* it was formatted by this opening: no checkpoint is behind it yet */
 
     struct shards_create shards;
     struct pool_replay *replay;
+    int flush_status; /* of the disks, before the replay */
     struct byte_buffer unused; /* uint64_t[]: extents that hold nothing */
     struct commit_request commit;
     struct byte_buffer batch;
@@ -120,18 +189,38 @@ void ledger_gap_add(struct ledger_gap *gap, uint64_t commit, const void *batch,
 int ledger_gap_next(struct ledger_gap *gap, uint64_t *ret_commit);
 bool ledger_gap_is_done(const struct ledger_gap *gap);
 void ledger_gap_clear(struct ledger_gap *gap);
+/* 0, or -EUCLEAN when some record is no batch; its commit. Nothing has been taken out yet. */
+int ledger_gap_check(const struct ledger_gap *gap, uint64_t *ret_commit);
 
 /* Start to read the ledger; MACHINE_NEXT when there is none. */
 enum machine_step pool_ledger_scan(struct pool_opening *opening);
 /* What it says: equal, format it, apply records to the database, or refuse. */
-enum machine_step pool_ledger_judge(struct pool_opening *opening, uint32_t apply_phase,
-                                    uint32_t equal_phase);
+enum machine_step pool_ledger_judge(struct pool_opening *opening);
 /* Apply the next record; MACHINE_NEXT without waiting when there is no more. */
-enum machine_step pool_ledger_apply(struct pool_opening *opening, uint32_t apply_phase);
+enum machine_step pool_ledger_apply(struct pool_opening *opening);
 enum machine_step pool_ledger_format(struct pool_opening *opening);
+/* It was formatted, or was not to be. */
+enum machine_step pool_ledger_formatted(struct pool_opening *opening);
+
+/* Copies that were left behind: checkpoints, then all copies anew; see the phases REJOIN_*. */
+enum machine_step pool_ledger_rejoin(struct pool_opening *opening);
+enum machine_step pool_ledger_rejoin_format(struct pool_opening *opening);
+enum machine_step pool_ledger_rejoined(struct pool_opening *opening);
+/* A checkpoint behind a new ring, without which an import could not use it. */
+enum machine_step pool_ledger_anchor(struct pool_opening *opening);
+
+/* ---- pool_open.c ---- */
+
+/*
+ * Nothing of the allocator or committer is under way, nor on its way to them. If not: look again at
+ * `phase`, behind a pause.
+ */
+bool pool_open_is_settled(struct pool_opening *opening, uint32_t phase);
 
 /* ---- pool_replay.c ---- */
 
+/* Offload: a disk has lost writes of the last run before they could be replayed: all are fenced. */
+int32_t pool_replay_fence_work(struct offload_job *job);
 struct pool_replay *pool_replay_new(struct pool_opening *opening);
 void pool_replay_free(struct pool_replay *replay);
 /* Blocking: read the rings of the last run. */

@@ -6,10 +6,43 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/endian.h"
 #include "base/log.h"
 #include "volmgr/control_impl.h"
 
 /* ---- shards ---- */
+
+/*
+ * The rings of a run have names that follow from its incarnation, so that those of a start that
+ * ended before it could note them are found again, and do not stay in memory for ever.
+ */
+static void
+ring_guid(const struct pool *pool, uint64_t incarnation, uint8_t ret_guid[static GUID_BYTES])
+{
+    const uint8_t *database = pool->record.database_guid;
+
+    put_le64(ret_guid, hash_u64(get_le64(database) + incarnation));
+    put_le64(ret_guid + 8, hash_u64(get_le64(database + 8) ^ ~incarnation));
+}
+
+static void
+remove_left_rings(const struct shards_create *create)
+{
+    const struct pool *pool = create->pool;
+
+    for (uint64_t run = create->rings_from; run < pool->record.incarnation; run++) {
+        struct run_record record = { .incarnation = run };
+        if (create->rings_from == 0 || run == create->rings_kept) {
+            continue;
+        }
+        ring_guid(pool, run, record.ring_guid);
+        for (uint32_t i = 0; i < REACTOR_COUNT_MAX; i++) {
+            struct journal_identity identity;
+            pool_journal_identity(pool, &record, i, &identity);
+            journal_remove(pool->manager->options.platform, &identity);
+        }
+    }
+}
 
 static int32_t
 shards_create_work(struct offload_job *job)
@@ -18,6 +51,7 @@ shards_create_work(struct offload_job *job)
     struct shards_create *create = container_of(own, struct shards_create, job);
     struct pool *pool = create->pool;
 
+    remove_left_rings(create);
     for (uint32_t i = 0; i < pool->manager->options.reactor_count; i++) {
         int result = shard_create(pool, i, &pool->shards[i], &create->error);
         if (result < 0) {
@@ -46,7 +80,7 @@ pool_shards_create(struct machine *machine, struct shards_create *create, struct
         .ring_bytes = manager->options.journal_bytes,
     };
     platform->ops->boot_id(platform, pool->run.boot_id);
-    manager_make_guid(manager, pool->run.ring_guid);
+    ring_guid(pool, pool->run.incarnation, pool->run.ring_guid);
     create->pool = pool;
     machine_offload(machine, &create->job, shards_create_work);
 }

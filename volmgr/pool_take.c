@@ -21,8 +21,41 @@ disk_probes_check_opened(const struct disk_probe *probes, uint32_t count, struct
 
 /* ---- may it be taken? ---- */
 
+/*
+ * A disk of a pool that is open here is not taken, whatever is forced: the pool may lack it just
+ * now, and needs what is on it. One that has only a label of such a pool (the adding of it was
+ * interrupted) may be.
+ */
 static int
-judge_one(const struct disk_probe *probe, bool force, struct error *error)
+judge_pool(const struct manager *manager, const struct disk_probe *probe, struct error *error)
+{
+    list_for_each(&manager->pools, link) {
+        const struct pool *pool = list_entry(link, struct pool, link);
+        if (pool->state == POOL_STATE_OFFLINE ||
+            memcmp(pool->record.pool_guid, probe->label.pool_guid, GUID_BYTES) != 0) {
+            continue;
+        }
+        for (uint32_t i = 0; i < pool->disk_count; i++) {
+            const struct disk *disk = pool->disks[i];
+            if (disk == NULL ||
+                memcmp(disk->record.guid, probe->label.disk_guid, GUID_BYTES) != 0) {
+                continue;
+            }
+            return error_set(error, -EEXIST,
+                             "disk %.150s is disk %u of pool `%s`, which is open%s",
+                             probe->backend->spec, disk->record.index, pool->name,
+                             disk->backend == NULL
+                                 ? " without it: restart the daemon to take it back; adding it "
+                                   "would destroy what volumes have on it"
+                                 : "");
+        }
+    }
+    return 0;
+}
+
+static int
+judge_one(const struct manager *manager, const struct disk_probe *probe, bool force,
+          struct error *error)
 {
     const struct foreign_content *foreign = &probe->foreign;
 
@@ -34,6 +67,9 @@ judge_one(const struct disk_probe *probe, bool force, struct error *error)
     if (probe->status < 0 && probe->status != -ENOENT && probe->status != -EBADMSG) {
         return error_set(error, probe->status, "disk %.200s cannot be read: %s", spec,
                          error_name(probe->status));
+    }
+    if (probe->status == 0 && judge_pool(manager, probe, error) < 0) {
+        return error->code;
     }
     if (force) {
         return 0;
@@ -73,13 +109,13 @@ judge_pair(const struct disk_probe *probe, const struct disk_probe *other, struc
 }
 
 int
-disk_probes_judge(const struct disk_probe *probes, uint32_t count, bool force,
-                  struct error *error)
+disk_probes_judge(const struct manager *manager, const struct disk_probe *probes,
+                  uint32_t count, bool force, struct error *error)
 {
     int result = 0;
 
     for (uint32_t i = 0; i < count && result == 0; i++) {
-        result = judge_one(&probes[i], force, error);
+        result = judge_one(manager, &probes[i], force, error);
         for (uint32_t j = 0; j < i && result == 0; j++) {
             result = judge_pair(&probes[i], &probes[j], error);
         }

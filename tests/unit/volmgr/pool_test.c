@@ -492,6 +492,7 @@ another_hosts_pool_is_not_opened(void **state)
     bench_kill(bench);
     bench->host = 1;
     assert_int_equal(bench_boot(bench), 0);
+    bench_pass_time(bench, 15); /* it looks whether the other one is alive */
     assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_OFFLINE);
     assert_non_null(strstr(bench->error.message, "another host"));
     assert_int_equal(bench_pool_import(bench, &import), 0);
