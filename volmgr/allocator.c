@@ -23,6 +23,7 @@
 
 enum {
     RELEASES_AT_ONCE = 64,
+    FREE_IDS_MAX = 1 << 20,
     /*
      * Checkpoint bytes for each grain of the pool, rounded up, and how many checkpoints may be
      * kept.
@@ -97,6 +98,7 @@ void
 allocator_free(struct allocator *allocator)
 {
     ASSERT(allocator_is_idle(allocator));
+    byte_buffer_free(&allocator->free_ids);
     byte_buffer_free(&allocator->machine->batch);
     free(allocator->machine);
     allocator->machine = NULL;
@@ -163,7 +165,7 @@ allocator_available(const struct allocator *allocator, const struct volume *volu
     uint64_t kept = allocator_metadata_reserve(allocator) +
                     (allocator->has_reserves ? promised_to_others(allocator->pool, volume) : 0);
 
-    if (volume == NULL || volume != allocator->promise_volume) {
+    if (volume != allocator->promise_volume) {
         kept += allocator->promise_pending;
     }
     return allocator->slots_free > kept ? allocator->slots_free - kept : 0;
@@ -311,12 +313,59 @@ grant_finish(struct allocator_machine *machine, int status)
     allocator_run(machine->allocator);
 }
 
+/* ---- numbers ---- */
+
+static void
+give_back_id(struct allocator *allocator, uint64_t id)
+{
+    if (allocator->free_ids.length_bytes < FREE_IDS_MAX * sizeof(id)) {
+        byte_buffer_append(&allocator->free_ids, &id, sizeof(id));
+    }
+}
+
+static uint64_t
+take_id(struct allocator *allocator)
+{
+    struct byte_buffer *ids = &allocator->free_ids;
+    uint64_t id = 0;
+
+    if (ids->length_bytes == 0) {
+        return allocator->pool->record.next_extent++;
+    }
+    ids->length_bytes -= sizeof(id);
+    memcpy(&id, ids->data + ids->length_bytes, sizeof(id));
+    return id;
+}
+
+void
+allocator_find_free_ids(struct allocator *allocator)
+{
+    const struct extent_table *table = &allocator->pool->extents;
+
+    uint64_t chunks = div_round_up(table->count_end, EXTENT_CHUNK_COUNT);
+
+    byte_buffer_clear(&allocator->free_ids);
+    while (chunks > 0) {
+        uint64_t chunk = --chunks;
+        if (table->directory[chunk] == NULL) {
+            continue; /* it would cost the memory of a chunk */
+        }
+        for (uint64_t i = EXTENT_CHUNK_COUNT; i > 0; i--) {
+            uint64_t id = (chunk << EXTENT_CHUNK_SHIFT) + i - 1;
+            if (id > 0 && id < allocator->pool->record.next_extent &&
+                extent_table_find(table, id) == NULL) {
+                give_back_id(allocator, id);
+            }
+        }
+    }
+}
+
 static void
 grant_add_extent(struct allocator_machine *machine, struct extent_place place)
 {
     struct pool *pool = machine->allocator->pool;
     struct extent_grant *grant = machine->grant;
-    uint64_t id = pool->record.next_extent++;
+    uint64_t id = take_id(machine->allocator);
     struct extent *extent = extent_table_add(&pool->extents, id);
 
     if (extent == NULL) { /* numbers are used up, after 2^30 grants */
@@ -581,6 +630,7 @@ release_end(struct extent_release *release)
     for (uint8_t copy = 0; copy < release->copy_count; copy++) {
         allocator_free_slot(allocator, release->places[copy]);
     }
+    give_back_id(allocator, release->extent);
     pool_space_changed(release->pool);
     free(release);
     allocator_run(allocator);

@@ -4,10 +4,11 @@
  *
  * THEORY OF OPERATION
  *
- * Extents are numbered 1, 2, 3 ... and never renumbered; a grain's address is extent id times
- * grains per extent plus index. The table is a directory of chunks that are never moved, so every
- * reactor may resolve an address without a lock: it has learnt the address by a message or from the
- * map, after the extent had been published.
+ * Extents are numbered 1, 2, 3 ... and keep their number for life; a grain's address is extent id
+ * times grains per extent plus index. The table is a directory of chunks that are never moved, so
+ * every reactor may resolve an address without a lock: it has learnt the address by a message or
+ * from the map, after the extent had been published. The number of one that has gone back to the
+ * pool is given again, so that the table does not grow with all that was ever written.
  *
  * Each extent has one shard that hands out and takes back its grains (the use bits): the shard of
  * the branch that owns it, or the shard that a shared extent (owner 0) was given to. A grain_source
@@ -20,7 +21,7 @@
  *      is handed out.
  *  X2  A grain is handed out again only after the commit that freed it is durable (P4).
  *  X3  A slot is given to a new extent only after the commit that deleted the old one is durable
- *      and the slot's discard has ended.
+ *      and the slot's discard has ended; the same goes for its number.
  *  X4  The last METADATA_RESERVE extents are for metadata; unreserved volumes leave untouched what
  *      other volumes have reserved (P7).
  */
@@ -28,6 +29,7 @@
 #define VOLMGR_EXTENT_IMPL_H
 
 
+#include "base/byte_buffer.h"
 #include "base/list.h"
 #include "io/reactor.h"
 #include "metadata/schema.h"
@@ -147,9 +149,13 @@ struct allocator {
     uint64_t slots_free;
     uint64_t metadata_extents; /* allocated for checkpoints */
     bool has_reserves;         /* some volume has a reserve: promises must be counted */
+    /* A promise whose commit is under way: so many more extents for that volume. */
+    uint64_t promise_pending;
+    const struct volume *promise_volume;
     struct list grants;        /* struct extent_grant in line; the first one is being worked on */
     struct allocator_machine *machine;
     struct list releases;      /* struct extent_release in line */
+    struct byte_buffer free_ids; /* uint64_t: below pool->record.next_extent, the last one first */
     uint32_t side_operations;  /* disk operations that the machine does not wait for */
 };
 
@@ -157,6 +163,8 @@ void allocator_init(struct allocator *allocator, struct pool *pool);
 void allocator_free(struct allocator *allocator);
 /* Pool opened or grown: count the slots anew. */
 void allocator_refresh(struct allocator *allocator);
+/* Pool opened: the numbers that no extent has. */
+void allocator_find_free_ids(struct allocator *allocator);
 /* Extents that metadata must always find room for, beyond what it has. */
 uint64_t allocator_metadata_reserve(const struct allocator *allocator);
 /* Extents that `volume` (NULL: a volume without reserve) may still get. */

@@ -334,6 +334,7 @@ load_extents(struct pool_opening *opening)
     }
     pool_load_checkpoints(opening);
     allocator_refresh(&pool->allocator);
+    allocator_find_free_ids(&pool->allocator);
     committer_init(&pool->committer, pool, opening->load.commit);
     return MACHINE_NEXT;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/util.h"
+#include "volmgr/core_impl.h"
 
 #define FILE_BYTES (1 * GIB)
 #define ROOM_BYTES (96 * MIB)
@@ -147,12 +148,46 @@ slow_refusals_come_to_an_end(void **state)
     rig_free(&rig);
 }
 
+/* Space that comes and goes for years must not use up the numbers of extents. */
+static void
+numbers_of_extents_are_given_again(void **state)
+{
+    (void)state;
+    struct rig rig;
+    uint64_t highest = 0;
+
+    rig_create(&rig, 1);
+    for (int start = 0; start < 2; start++) {
+        for (int round = 0; round < 20; round++) {
+            for (uint64_t at = 0; at < 32 * STEP_BYTES; at += STEP_BYTES) {
+                assert_int_equal(bench_fill(rig.bench, rig.volume, at, STEP_BYTES, 1), 0);
+            }
+            assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_DISCARD, 0, NULL,
+                                      32 * STEP_BYTES),
+                             0);
+            assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+            bench_pass_time(rig.bench, 1);
+            if (start == 0 && round == 1) {
+                highest = rig.volume->pool->record.next_extent;
+            }
+        }
+        assert_in_range(rig.volume->pool->record.next_extent, 32, highest + 16);
+        struct export_lookup lookup;
+        bench_kill(rig.bench);
+        assert_int_equal(bench_boot(rig.bench), 0);
+        assert_int_equal(bench_lookup(rig.bench, 0, "p/v", &lookup), 0);
+        rig.volume = lookup.ret_volume;
+    }
+    rig_free(&rig);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_system_that_grows_is_used),
         cmocka_unit_test(slow_refusals_come_to_an_end),
+        cmocka_unit_test(numbers_of_extents_are_given_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
