@@ -20,6 +20,8 @@
 #define ROOM_TIMEOUT_NS (5 * NS_PER_S)
 /* One that has refused is asked again after this; its file system may have been made larger. */
 #define ROOM_RETRY_NS (2 * NS_PER_S)
+/* A grant that finds no space waits so long for extents that are being discarded. */
+#define DISCARD_WAIT_NS (1 * NS_PER_S)
 
 enum {
     RELEASES_AT_ONCE = 64,
@@ -71,6 +73,9 @@ struct allocator_machine {
     bool refused[SOURCE_GRANT_EXTENTS_MAX];
     uint32_t place_count;
     bool shed; /* for this grant */
+    uint32_t discards;          /* releases whose disks have not answered */
+    uint64_t discards_until_ns; /* so long a grant waits for them */
+    struct timer discard_timer;
     uint64_t grant_began_ns; /* a disk that has refused since then is not asked again for it */
     struct list releasing;
     uint32_t pending; /* rooms, or shards that have not answered */
@@ -308,6 +313,7 @@ grant_finish(struct allocator_machine *machine, int status)
     }
     machine->grant = NULL;
     machine->work = WORK_NONE;
+    timer_disarm(pool->manager->control, &machine->discard_timer);
     extent_grant_answer(grant);
     pool_space_changed(pool);
     allocator_run(machine->allocator);
@@ -575,6 +581,32 @@ grant_shed(struct allocator_machine *machine)
 }
 
 static void
+discards_are_late(struct timer *timer)
+{
+    allocator_run(container_of(timer, struct allocator_machine, discard_timer)->allocator);
+}
+
+/*
+ * Extents are on their way back: they are nobody's any more, and will be free when their disks have
+ * discarded them. Wait for that, but not for a disk that hangs.
+ */
+static bool
+wait_for_discards(struct allocator_machine *machine)
+{
+    struct allocator *allocator = machine->allocator;
+    struct reactor *control = allocator->pool->manager->control;
+
+    if (machine->discards == 0 || reactor_now_ns(control) >= machine->discards_until_ns) {
+        return false;
+    }
+    if (!timer_is_armed(&machine->discard_timer)) {
+        timer_arm(control, &machine->discard_timer, machine->discards_until_ns,
+                  discards_are_late);
+    }
+    return true;
+}
+
+static void
 grant_begin(struct allocator *allocator, struct extent_grant *grant)
 {
     struct allocator_machine *machine = allocator->machine;
@@ -600,6 +632,9 @@ grant_begin(struct allocator *allocator, struct extent_grant *grant)
     }
     if (machine->place_count == 0 && !machine->shed) {
         grant_shed(machine);
+        return;
+    }
+    if (machine->place_count == 0 && wait_for_discards(machine)) {
         return;
     }
     if (machine->place_count == 0) {
@@ -631,6 +666,8 @@ release_end(struct extent_release *release)
         allocator_free_slot(allocator, release->places[copy]);
     }
     give_back_id(allocator, release->extent);
+    ASSERT_OP(allocator->machine->discards, >, 0u);
+    allocator->machine->discards--;
     pool_space_changed(release->pool);
     free(release);
     allocator_run(allocator);
@@ -654,7 +691,10 @@ static void
 release_discard(struct extent_release *release)
 {
     struct pool *pool = release->pool;
+    struct allocator_machine *machine = pool->allocator.machine;
 
+    machine->discards++;
+    machine->discards_until_ns = reactor_now_ns(pool->manager->control) + DISCARD_WAIT_NS;
     release->discards_pending = 1;
     for (uint8_t copy = 0; copy < release->copy_count; copy++) {
         struct disk *disk = pool_disk(pool, release->places[copy].disk);

@@ -181,6 +181,24 @@ numbers_of_extents_are_given_again(void **state)
     rig_free(&rig);
 }
 
+/* In a full pool: also the grains that the volume took while it was small. */
+static void
+what_was_discarded_is_used_again(void **state)
+{
+    (void)state;
+    struct rig rig;
+
+    rig_create(&rig, 1);
+    fill_up(&rig, 1);
+    for (uint64_t k = 0; k < 5; k++) {
+        uint64_t at = k * GRAIN_BYTES;
+        assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_DISCARD, at, NULL, GRAIN_BYTES), 0);
+        assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+        assert_int_equal(bench_fill(rig.bench, rig.volume, at, GRAIN_BYTES, 3), 0);
+    }
+    rig_free(&rig);
+}
+
 int
 main(void)
 {
@@ -188,6 +206,7 @@ main(void)
         cmocka_unit_test(a_file_system_that_grows_is_used),
         cmocka_unit_test(slow_refusals_come_to_an_end),
         cmocka_unit_test(numbers_of_extents_are_given_again),
+        cmocka_unit_test(what_was_discarded_is_used_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
