@@ -438,7 +438,7 @@ grant_commit(struct allocator_machine *machine)
         allocator_run(allocator);
         return;
     }
-    schema_put_pool(&machine->batch, &pool->record);
+    machine->commit.has_numbers = true;
     machine->work = WORK_GRANT_COMMIT;
     machine->commit.op.done = grant_committed;
     machine->commit.batch = &machine->batch;

@@ -211,10 +211,16 @@ committer_next(struct committer *committer)
     committer->groups++;
     committer->status = 0;
     byte_buffer_clear(&committer->group);
+    bool has_numbers = false;
     list_for_each(&committer->in_flight, link) {
         const struct commit_request *request = list_entry(link, struct commit_request, link);
         byte_buffer_append(&committer->group, request->batch->data, request->batch->length_bytes);
+        has_numbers |= request->has_numbers;
         committer->requests++;
+    }
+    /* Behind them and as it is now: a request that was overtaken must not take numbers back. */
+    if (has_numbers) {
+        schema_put_pool(&committer->group, &pool->record);
     }
     schema_put_commit(&committer->group, committer->commit);
 

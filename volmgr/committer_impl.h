@@ -34,6 +34,7 @@ struct commit_request {
     struct io_op op; /* 0, -EROFS (C2) or -EIO; done() on the submitting reactor */
     struct byte_buffer *batch;
     bool urgent;         /* of a checkpoint: may use the last part of the ledger (C4) */
+    bool has_numbers;    /* it has used numbers of the pool's record: that goes with the group */
     uint64_t ret_commit; /* the number under which it became durable */
     struct list link;
     struct message message;
