@@ -66,7 +66,7 @@ enum map_entry_write_kind {
     MAP_WRITE_FRESH,       /* no home: take a grain; nothing to copy */
     MAP_WRITE_FROZEN,      /* home is frozen, no base: home becomes base, take a grain (rule 1) */
     MAP_WRITE_KEEP_BASE,   /* only a base: take a grain, keep it (rule 2) */
-    MAP_WRITE_COPY,        /* frozen home over a base: take a grain, copy the lesser part (rule 3) */
+    MAP_WRITE_COPY,        /* frozen home over a base: take a grain, copy the less (rule 3) */
 };
 enum map_entry_write_kind map_entry_write_kind(const struct map_entry *entry,
                                                uint32_t writable_from);

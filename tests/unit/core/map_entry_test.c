@@ -230,6 +230,122 @@ random_sequences_agree_with_a_model(void **state)
     }
 }
 
+/* Transition 3: at most seven blocks move, the other old grain stays as the base. */
+static void
+a_copy_moves_the_lesser_side(void **state)
+{
+    (void)state;
+    struct map_entry entry = {
+        .home = 200, .home_generation = 4, .valid = 0x0003, .base = 100, .base_generation = 3,
+        .zero = 0x8000
+    };
+    struct map_entry_dropped dropped = { 0 };
+    struct map_entry_copy plan = map_entry_copy_plan(&entry, 0x0010);
+
+    assert_int_equal(plan.copy, 0x0003);
+    assert_int_equal(plan.from, 200);
+    map_entry_copied_home(&entry, 0x0010, 300, 5, &dropped);
+    assert_int_equal(entry.home, 300);
+    assert_int_equal(entry.valid, 0x0013);
+    assert_int_equal(entry.base, 100);
+    assert_int_equal(entry.zero, 0x8000);
+    assert_int_equal(map_entry_copied(&entry), 0x0003);
+    assert_int_equal(dropped.count, 1);
+    assert_int_equal(dropped.grains[0], 200);
+}
+
+/* Every write over every kind of frozen home and base; damage goes along and is not read. */
+static void
+copies_are_right_for_all_masks(void **state)
+{
+    (void)state;
+    struct random random;
+
+    random_seed(&random, 11);
+    for (uint32_t round = 0; round < 300000; round++) {
+        uint16_t valid = (uint16_t)random_u64(&random);
+        uint16_t mask = (uint16_t)random_u64(&random);
+        struct map_entry entry = {
+            .home = 200, .home_generation = 4, .valid = valid, .base = 100, .base_generation = 3,
+            .zero = (uint16_t)((uint16_t)random_u64(&random) & ~valid),
+        };
+        uint16_t live = map_entry_live(&entry);
+        entry.damaged = (uint16_t)random_u64(&random) & live;
+        entry.copied = (uint16_t)random_u64(&random) & live;
+        if (mask == 0 || valid == 0) {
+            continue;
+        }
+        const struct map_entry old = entry;
+        struct map_entry_dropped dropped = { 0 };
+        struct map_entry_copy plan = map_entry_copy_plan(&entry, mask);
+        assert_true(__builtin_popcount(plan.copy) <= 7);
+        assert_int_equal(plan.read, plan.copy & ~old.damaged);
+        map_entry_copied_home(&entry, mask, 300, 5, &dropped);
+        assert_true(map_entry_is_sound(&entry));
+        assert_int_equal(map_entry_live(&entry), live | mask);
+        assert_int_equal(entry.damaged, old.damaged & ~mask);
+        assert_int_equal(map_entry_copied(&entry), (old.copied | plan.copy) & ~mask);
+        struct map_entry_sources before = map_entry_resolve(&old, UINT16_MAX);
+        struct map_entry_sources after = map_entry_resolve(&entry, UINT16_MAX);
+        assert_int_equal(after.home, mask | plan.copy);
+        uint16_t kept = entry.base == 200   ? before.home
+                        : entry.base == 100 ? before.base
+                                            : 0;
+        assert_int_equal(after.base & ~kept, 0); /* in its old place */
+        assert_int_equal(dropped.count, entry.base == GRAIN_NONE ? 2 : 1);
+    }
+}
+
+/* Transition 5. */
+static void
+merging_empties_the_base(void **state)
+{
+    (void)state;
+    struct map_entry entry = {
+        .home = 200, .home_generation = 4, .valid = 0x0003, .base = 100, .base_generation = 3,
+        .zero = 0xff00, .damaged = 0x0010
+    };
+    struct map_entry_dropped dropped = { 0 };
+
+    assert_int_equal(map_entry_merge_plan(&entry), 0x00fc);
+    map_entry_merged(&entry, &dropped);
+    assert_int_equal(entry.valid, 0x00ff);
+    assert_int_equal(entry.zero, 0);
+    assert_int_equal(entry.damaged, 0x0010);
+    assert_int_equal(map_entry_copied(&entry), 0x00fc);
+    assert_int_equal(dropped.count, 1);
+    assert_int_equal(dropped.grains[0], 100);
+    assert_true(map_entry_written(&entry, 0x0004, &dropped)); /* is a change now */
+    assert_int_equal(map_entry_copied(&entry), 0x00f8);
+    assert_false(map_entry_written(&entry, 0x0004, &dropped));
+}
+
+static void
+adoption_replaces_what_is_inherited(void **state)
+{
+    (void)state;
+    struct map_entry both = {
+        .home = 200, .home_generation = 4, .valid = 0x0003, .base = 100, .base_generation = 3,
+        .zero = 0xff00
+    };
+    struct map_entry own = both;
+
+    assert_true(map_entry_adopt(&both, 4, 300, 5));
+    assert_int_equal(both.home, 300);
+    assert_int_equal(both.home_generation, 5);
+    assert_int_equal(both.valid, 0x00ff);
+    assert_int_equal(both.base, GRAIN_NONE);
+    assert_int_equal(map_entry_copied(&both), 0x00ff);
+    own.home_generation = 6;
+    assert_true(map_entry_adopt(&own, 4, 300, 5));
+    assert_int_equal(own.home, 200);
+    assert_int_equal(own.base, 300);
+    assert_int_equal(own.base_generation, 5);
+    assert_int_equal(own.zero, 0xff00);
+    assert_int_equal(map_entry_copied(&own), 0x00fc);
+    assert_false(map_entry_adopt(&own, 4, 300, 5));
+}
+
 int
 main(void)
 {
@@ -242,6 +358,10 @@ main(void)
         cmocka_unit_test(zeroing_everything_drops_home_and_base),
         cmocka_unit_test(what_is_lost_stays_lost_until_it_is_rewritten),
         cmocka_unit_test(a_base_that_is_covered_is_dropped),
+        cmocka_unit_test(a_copy_moves_the_lesser_side),
+        cmocka_unit_test(copies_are_right_for_all_masks),
+        cmocka_unit_test(merging_empties_the_base),
+        cmocka_unit_test(adoption_replaces_what_is_inherited),
         cmocka_unit_test(random_sequences_agree_with_a_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
