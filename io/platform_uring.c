@@ -104,6 +104,12 @@ static const struct platform_ops uring_ops = {
     .volatile_remove = volatile_remove,
 };
 
+bool
+platform_is_uring(const struct platform *platform)
+{
+    return platform->ops == &uring_ops;
+}
+
 static int
 check_volatile_directory(const char *directory, struct error *error)
 {
@@ -146,6 +152,7 @@ platform_uring_create(const char *volatile_directory, struct platform **ret_plat
         free(uring);
         return result;
     }
+    memory_catch_bus_errors();
     *ret_platform = &uring->platform;
     return 0;
 }

@@ -3,8 +3,9 @@
  * Files and block devices.
  *
  * Transfers to files on disks go through the ring, past the page cache where the file system can.
- * Files on tmpfs are served by plain calls inside the submission: the ring would hand them to
- * worker threads, which costs about twice as much. The completion is queued in both cases.
+ * Files on tmpfs are served inside the submission, by copying from or to a mapping or by plain
+ * calls: the ring would hand them to worker threads, which costs about twice as much. The
+ * completion is queued in both cases.
  *
  * FLUSH is fdatasync(2): it covers the writes that had completed when it was submitted, and none
  * that were in flight. A forced unit access write is RWF_DSYNC.
@@ -229,6 +230,9 @@ file_open(struct platform *platform, const char *path, uint32_t flags, uint64_t 
         file_close(file);
         return result;
     }
+    if (file->properties.memory_backed) {
+        memory_map(file, !read_only);
+    }
     *ret_file = file;
     return 0;
 }
@@ -237,6 +241,7 @@ void
 file_close(struct platform_file *file)
 {
     ASSERT(file->fd >= 0);
+    memory_unmap(file);
     close(file->fd);
     free(file);
 }
@@ -259,12 +264,16 @@ file_refresh(struct platform_file *file)
     return result;
 }
 
-/* ---- files in memory: plain calls ---- */
+/* ---- files in memory ---- */
 
 static int32_t
-transfer_now(struct file_io *io)
+transfer_now(struct io_engine *engine, struct file_io *io)
 {
     ssize_t done;
+
+    if (memory_transfer(engine, io)) {
+        return (int32_t)io->length_bytes;
+    }
     do {
         if (io->kind == FILE_IO_READ) {
             done = preadv(io->file->fd, io->iov, (int)io->iov_count, (off_t)io->offset_bytes);
@@ -292,7 +301,7 @@ submit_transfer(struct io_engine *engine, struct file_io *io)
 {
     ASSERT(io->iov_count > 0 && io->iov_count <= IOV_COUNT_MAX);
     if (io->file->properties.memory_backed) {
-        reactor_complete(&io->op, transfer_now(io));
+        reactor_complete(&io->op, transfer_now(engine, io));
         return;
     }
     struct io_uring_sqe *entry = engine_get_entry(engine, &io->op, TAG_OP);

@@ -10,6 +10,7 @@
 
 #include <liburing.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -65,8 +66,13 @@ struct io_engine {
     uint32_t region_count;
     bool regions_registered;
     struct iovec regions[ENGINE_REGIONS_MAX]; /* the index is the ring's buffer index */
+    sigjmp_buf *volatile way_back; /* from a bus error, while mapped memory is copied; or NULL */
     _Alignas(64) _Atomic uint32_t wake_state; /* enum wake_state; any thread */
 };
+
+/* ---- platform_uring.c ---- */
+
+bool platform_is_uring(const struct platform *platform);
 
 /* ---- platform_uring_engine.c ---- */
 
@@ -95,6 +101,9 @@ int engine_find_region(const struct io_engine *engine, const void *base, size_t 
 struct platform_file {
     int fd;
     bool can_punch;
+    uint8_t *mapping; /* of a file in memory; NULL: none */
+    size_t mapping_bytes;
+    bool mapping_writable;
     _Atomic bool no_zero_range; /* learned from the first refusal */
     struct file_properties properties;
 };
@@ -115,6 +124,16 @@ int file_read_size(int fd, uint64_t *ret_size_bytes);
 int descriptor_is_in_memory(int fd);
 /* The alignment that direct transfers need; false: the kernel does not say. 0 and 0: impossible. */
 bool statx_direct_alignment(int fd, uint32_t *ret_memory_bytes, uint32_t *ret_offset_bytes);
+
+/* ---- platform_uring_memory.c ---- */
+
+/* Once for the process; again does no harm. */
+void memory_catch_bus_errors(void);
+/* Map a file in memory, if that is possible. */
+void memory_map(struct platform_file *file, bool writable);
+void memory_unmap(struct platform_file *file);
+/* Do the whole transfer through the mapping. False: not possible, or not wholly done. */
+bool memory_transfer(struct io_engine *engine, const struct file_io *io);
 
 /* ---- platform_uring_listen.c, platform_uring_socket.c ---- */
 

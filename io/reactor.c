@@ -298,6 +298,7 @@ reactor_start(struct reactor *reactor, struct error *error)
     atomic_store(&reactor->stop, false);
     /* Signals are for the main thread: reactors must not be interrupted in the middle of a call. */
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* raised by an instruction, not sent: see platform_uring_memory.c */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int result = pthread_create(&reactor->thread, NULL, reactor_thread, reactor);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

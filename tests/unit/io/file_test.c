@@ -5,13 +5,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/random.h"
 #include "io/buffer_pool.h"
+#include "io/platform_uring_impl.h"
 #include "tests/unit/io/io_test.h"
 
 enum {
@@ -551,6 +554,142 @@ test_allocate_makes_room(void **state)
     assert_true((uint64_t)status.st_blocks * 512 < FILE_BYTES / 2);
 }
 
+/* ---- files in memory are mapped: what the mapping cannot do ---- */
+
+static void
+test_cut_file_is_an_error(void **state)
+{
+    (void)state;
+    uint8_t *data = aligned(1 << 20, 7);
+    memory_catch_bus_errors(); /* cmocka has set handlers of its own */
+    assert_int_equal(transfer(FILE_IO_WRITE, 0, data, 1 << 20), 1 << 20);
+    for (int round = 0; round < 3; round++) { /* the way back works more than once */
+        assert_int_equal(truncate(test.path, 8 * BLOCK), 0);
+        uint8_t *memory = aligned(16 * BLOCK, 8);
+        assert_int_equal(transfer(FILE_IO_READ, 0, memory, 16 * BLOCK), 8 * BLOCK);
+        assert_memory_equal(memory, data, 8 * BLOCK);
+        assert_int_equal(transfer(FILE_IO_READ, 32 * BLOCK, memory, BLOCK), 0);
+        free(memory);
+        /* A write makes the file longer again, as ever. */
+        assert_int_equal(transfer(FILE_IO_WRITE, 4 * BLOCK, data, 16 * BLOCK), 16 * BLOCK);
+        expect_content(4 * BLOCK, data, 16 * BLOCK);
+        assert_int_equal(transfer(FILE_IO_WRITE, 0, data, 8 * BLOCK), 8 * BLOCK);
+    }
+    free(data);
+}
+
+static _Atomic int32_t thread_result;
+
+static void
+thread_done(struct io_op *op)
+{
+    thread_result = op->result;
+}
+
+static void
+thread_submit(struct message *message)
+{
+    static uint8_t memory[4 * BLOCK];
+    static struct iovec iov = { memory, sizeof(memory) };
+    static struct file_io io;
+    (void)message;
+    io = (struct file_io){ .op = { .done = thread_done },
+                           .file = test.file,
+                           .kind = FILE_IO_READ,
+                           .length_bytes = sizeof(memory),
+                           .iov = &iov,
+                           .iov_count = 1 };
+    world_ops(&test.world)->file_submit(world_engine(&test.world), &io);
+}
+
+/* Threads of reactors block signals, but not this one. */
+static void
+test_cut_file_on_a_thread(void **state)
+{
+    (void)state;
+    struct error error = { 0 };
+    struct message message = { 0 };
+    memory_catch_bus_errors();
+    assert_int_equal(reactor_start(test.world.reactor, &error), 0);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(truncate(test.path, BLOCK), 0);
+        thread_result = -1;
+        reactor_send(test.world.reactor, &message, thread_submit);
+        for (int i = 0; i < 10000 && thread_result == -1; i++) {
+            usleep(1000);
+        }
+        assert_int_equal(thread_result, BLOCK);
+    }
+    reactor_stop(test.world.reactor);
+    reactor_join(test.world.reactor);
+}
+
+static void
+test_grown_file_beyond_the_mapping(void **state)
+{
+    (void)state;
+    uint8_t *data = aligned(64 * BLOCK, 9);
+    assert_int_equal(truncate(test.path, 2 * FILE_BYTES), 0);
+    assert_int_equal(world_ops(&test.world)->file_refresh(test.file), 0);
+    uint64_t across = FILE_BYTES - 32 * BLOCK;
+    assert_int_equal(transfer(FILE_IO_WRITE, across, data, 64 * BLOCK), 64 * BLOCK);
+    expect_content(across, data, 64 * BLOCK);
+    assert_int_equal(transfer(FILE_IO_WRITE, FILE_BYTES + 64 * BLOCK, data, BLOCK), BLOCK);
+    expect_content(FILE_BYTES + 64 * BLOCK, data, BLOCK);
+    free(data);
+}
+
+static void
+test_what_others_write_is_seen(void **state)
+{
+    (void)state;
+    uint8_t *data = aligned(16 * BLOCK, 10);
+    uint8_t *copy = aligned(16 * BLOCK, 11);
+    int fd = open(test.path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, data, 16 * BLOCK, BLOCK), 16 * BLOCK);
+    expect_content(BLOCK, data, 16 * BLOCK);
+    /* Long enough for the way round the caches, with memory that is and is not aligned. */
+    assert_int_equal(transfer(FILE_IO_WRITE, 512, data + 1, 15 * BLOCK), 15 * BLOCK);
+    assert_int_equal(pread(fd, copy, 15 * BLOCK, 512), 15 * BLOCK);
+    assert_memory_equal(copy, data + 1, 15 * BLOCK);
+    close(fd);
+    free(copy);
+    free(data);
+}
+
+static void
+test_read_only_file_in_memory(void **state)
+{
+    (void)state;
+    uint8_t *data = aligned(BLOCK, 12);
+    assert_int_equal(transfer(FILE_IO_WRITE, 0, data, BLOCK), BLOCK);
+    world_ops(&test.world)->file_close(test.file);
+    open_file(test.path, FILE_OPEN_READ_ONLY, 0);
+    expect_content(0, data, BLOCK);
+    assert_int_equal(transfer(FILE_IO_WRITE, 0, data, BLOCK), -EBADF);
+    free(data);
+}
+
+/* A bus error that is not of a transfer is not swallowed. */
+static void
+test_other_bus_errors_are_deadly(void **state)
+{
+    (void)state;
+    int status = 0;
+    memory_catch_bus_errors();
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        int fd = open(test.path, O_RDWR);
+        volatile uint8_t *memory = mmap(NULL, BLOCK, PROT_READ, MAP_SHARED, fd, FILE_BYTES);
+        _exit(memory[0] == 0 ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGBUS);
+}
+
 #define ON_DISK(body)   cmocka_unit_test_setup_teardown(body, setup_disk, teardown)
 #define IN_MEMORY(body) cmocka_unit_test_setup_teardown(body, setup_memory, teardown)
 #define ON_LOOP(body)   cmocka_unit_test_setup_teardown(body, setup_loop, teardown_loop)
@@ -579,6 +718,12 @@ main(void)
         ON_DISK(test_open_errors),
         ON_DISK(test_allocate_makes_room),
         IN_MEMORY(test_allocate_makes_room),
+        IN_MEMORY(test_cut_file_is_an_error),
+        IN_MEMORY(test_cut_file_on_a_thread),
+        IN_MEMORY(test_grown_file_beyond_the_mapping),
+        IN_MEMORY(test_what_others_write_is_seen),
+        IN_MEMORY(test_read_only_file_in_memory),
+        IN_MEMORY(test_other_bus_errors_are_deadly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
