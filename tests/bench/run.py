@@ -2,18 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares volmgrd with other NBD servers, side by side, in one run.
 
-    run.py [--quick] [--rounds N] [--seconds S] [--size-mib N] [--workload NAME]...
-           [--server NAME]... [--folder DIR] [--output FILE.json] [--list]
+    run.py [--quick] [--rounds N] [--starts N] [--seconds S] [--size-mib N] [--workload NAME]...
+           [--server NAME]... [--folder DIR] [--output FILE.json] [--realtime] [--require] [--list]
 
 Every server is pinned to one processor and fio to another. Rounds are interleaved: each server in
 turn, in another order each time; the medians of the rounds are compared, as ratios against nbdkit's
 file plugin. For each workload: requests per second, processor time of the server per request (user
-and system, all threads and children), median and 99th percentile of the latency that fio sees.
+and system, all threads and children), median and 99th percentile of the latency that fio sees. At
+the end, what is required of volmgrd and what is aimed at: the median of the ratios of each round.
 
 Absolute numbers depend on the machine and on what else it does; ratios of one run are what counts.
-The exit status says whether everything could be measured, not how fast it was.
+The exit status says whether everything could be measured; with --require, also whether it was fast
+enough.
 
     --quick    one short round of everything, to see that the comparison itself works
+    --starts   the servers are started again so many times, with --rounds rounds each: where memory
+               happens to lie makes a difference of some percent that no number of rounds averages
+    --realtime servers and clients in a real-time class, on a machine that has other things to do
     --folder   a directory on a disk's file system, for the rows that need one (default: where
                temporary files are); the other images are on tmpfs
 """
@@ -39,7 +44,8 @@ from volmgr_env import MIB, Skip, check, need_program, run_command  # noqa: E402
 IDLE_EXPORTS = 100
 # In the quick form every server is tried in one workload, and these in all.
 QUICK_SERVERS = (servers.OURS, servers.BASELINE)
-LOCAL = "fio-io_uring"  # no server at all
+LOCAL = workloads.LOCAL
+REAL_TIME = ("chrt", "--fifo", "10")
 METRICS = ("iops", "cpu_us", "p50_us", "p99_us")
 
 
@@ -48,15 +54,19 @@ def parse_arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--starts", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--size-mib", type=int)
     parser.add_argument("--workload", action="append", metavar="NAME")
     parser.add_argument("--server", action="append", metavar="NAME")
     parser.add_argument("--folder", default=os.environ.get("VOLMGR_TEST_DIR"))
     parser.add_argument("--output")
+    parser.add_argument("--realtime", action="store_true")
+    parser.add_argument("--require", action="store_true")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 5)
+    options.starts = options.starts or (1 if options.quick else 2)
     options.seconds = options.seconds or (0.2 if options.quick else 3)
     options.size_mib = options.size_mib or (16 if options.quick else 512)
     known = [workload.name for workload in workloads.WORKLOADS] + ["idle-100-exports"]
@@ -128,35 +138,40 @@ class Bench:
         server = kind(self.env, self.count, folder, size, workload.direct, workload.tcp,
                       self.server_cpu)
         server.start()
-        if workload.filled:
-            workloads.fill(server, self.size_bytes, self.client_cpu, self.env.folder)
+        workloads.fill(server, self.size_bytes, self.client_cpu, self.env.folder)
         return server
 
     def run(self, workload):
         """name -> list of results, one of each round."""
-        running = [self.start(workload, kind) for kind in self.wanted(workload)]
-        rounds = {server.name: [] for server in running}
-        local = os.path.join(self.disk, "local.img")
-        cpu = self.server_cpu if workload.same_cpu else self.client_cpu
-        for number in range(self.options.rounds):
-            order = running[number % len(running):] + running[:number % len(running)]
-            for server in order:
-                rounds[server.name].append(workloads.measure(
-                    workload, server, self.size_bytes, self.options.seconds, number, cpu,
-                    self.env.folder))
-            if workload.local:
-                rounds.setdefault(LOCAL, []).append(workloads.measure_local(
-                    workload, local, self.size_bytes, self.options.seconds, cpu,
-                    self.env.folder))
-        for server in running:
-            server.stop()
+        rounds = {}
+        for start in range(self.options.starts):
+            running = [self.start(workload, kind) for kind in self.wanted(workload)]
+            for number in range(self.options.rounds):
+                self._round(workload, running, start + number, number, rounds)
+            for server in running:
+                server.stop()
         return rounds
+
+    def _round(self, workload, running, rotation, number, rounds):
+        cpu = self.server_cpu if workload.same_cpu else self.client_cpu
+        rotation %= max(len(running), 1)
+        for server in running[rotation:] + running[:rotation]:
+            rounds.setdefault(server.name, []).append(workloads.measure(
+                workload, server, self.size_bytes, self.options.seconds, cpu, self.env.folder))
+            if workload.first_writes and server.thin:
+                rounds.setdefault(workloads.first_writes_of(server.name), []).append(
+                    workloads.measure(workload, server, self.size_bytes, self.options.seconds, cpu,
+                                      self.env.folder, fresh_round=number))
+        if workload.local:
+            rounds.setdefault(LOCAL, []).append(workloads.measure_local(
+                workload, os.path.join(self.disk, "local.img"), self.size_bytes,
+                self.options.seconds, cpu, self.env.folder))
 
     def run_idle(self):
         """Processor time of a daemon that does nothing for 100 exports: alone, and with a client
         attached to each. In microseconds per second."""
         daemon = self.env.daemon("idle", start=False)
-        daemon.launch(["taskset", "--cpu-list", str(self.server_cpu)])
+        daemon.launch([*servers.Server.schedule, "taskset", "--cpu-list", str(self.server_cpu)])
         daemon.wait_ready()
         daemon.volctl("pool", "create", "idle", self.env.file_disk(512 * MIB, self.memory))
         for number in range(IDLE_EXPORTS):
@@ -191,12 +206,37 @@ def medians(results):
     return summary
 
 
+def limits(workload, rounds):
+    """What is required of this workload, as far as both rows were measured."""
+    result = []
+    for limit in workload.limits:
+        if limit.row not in rounds or limit.to not in rounds:
+            continue
+        ratio = statistics.median(
+            getattr(ours, limit.metric) / getattr(theirs, limit.metric)
+            for ours, theirs in zip(rounds[limit.row], rounds[limit.to]))
+        result.append({"row": limit.row, "to": limit.to, "metric": limit.metric, "ratio": ratio,
+                       "at_most": limit.at_most, "required": limit.required, "aim": limit.aim,
+                       "reached": limit.met(ratio, limit.required),
+                       "aim_reached": limit.met(ratio, limit.aim)})
+    return result
+
+
+def idle_limits(idle):
+    return [{"row": name, "to": "a second", "metric": "cpu_us", "ratio": value, "at_most": True,
+             "required": workloads.IDLE_REQUIRED_US, "aim": workloads.IDLE_AIM_US,
+             "reached": value <= workloads.IDLE_REQUIRED_US,
+             "aim_reached": value <= workloads.IDLE_AIM_US} for name, value in idle.items()]
+
+
 def summarize(workload, rounds):
-    row = {"name": workload.name, "title": workload.title, "servers": {}}
+    row = {"name": workload.name, "title": workload.title, "servers": {},
+           "limits": limits(workload, rounds)}
     direct = [server.name for server in servers.ALL if server.can_direct] + [LOCAL]
     for name, results in rounds.items():
         row["servers"][name] = {**medians(results),
-                                "page_cache": workload.direct and name not in direct,
+                                "page_cache": workload.direct and name.partition(",")[0] not in
+                                direct,
                                 "rounds": [result.as_json() for result in results]}
     baseline = row["servers"].get(servers.BASELINE)
     row["baseline"] = servers.BASELINE if baseline else next(
@@ -241,11 +281,27 @@ def print_row(row):
     sys.stdout.flush()
 
 
+def print_limits(report):
+    print("\n### Required and aimed at\n")
+    print("| workload | what | to | got | required | aim | |")
+    print("| --- | --- | --- | ---: | ---: | ---: | --- |")
+    rows = [(row["name"], limit) for row in report["workloads"] for limit in row["limits"]]
+    rows += [("idle-100-exports", limit) for limit in idle_limits(report.get("idle", {}))]
+    for name, limit in rows:
+        sign = "<=" if limit["at_most"] else ">="
+        verdict = "aim" if limit["aim_reached"] else "pass" if limit["reached"] else "FAIL"
+        print(f"| {name} | {limit['row']}: {limit['metric']} | {limit['to']} | "
+              f"{_number(limit['ratio'])} | {sign} {limit['required']} | {limit['aim']} | "
+              f"{verdict} |")
+    return all(limit["reached"] for _, limit in rows)
+
+
 def print_facts(facts, options):
     print(f"{facts['date']}, {facts['cpu']}, {facts['cpu_count']} processors, "
           f"{facts['memory_mib']} MiB, Linux {facts['kernel']}")
     print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
-    print(f"{options.rounds} rounds of {options.seconds} s, images of {options.size_mib} MiB, disk "
+    print(f"{options.starts} times {options.rounds} rounds of {options.seconds} s, "
+          f"images of {options.size_mib} MiB, disk "
           f"rows on {facts['disk_file_system']}; load before: {facts['load_average_before']:.2f}")
     if facts["load_average_before"] > 0.5:
         print("Something else runs on this machine: do not trust small differences.")
@@ -254,12 +310,16 @@ def print_facts(facts, options):
 def bench(env):
     options = parse_arguments()
     need_program("fio", "nbdinfo", "taskset")
+    if options.realtime:
+        need_program("chrt")
+        servers.Server.schedule = REAL_TIME
     if options.folder:
         env.folder = shutil.move(env.folder, options.folder)
     facts = machine_facts(env.folder)
     print_facts(facts, options)
     runner = Bench(env, options)
-    report = {"facts": facts, "rounds": options.rounds, "seconds": options.seconds,
+    report = {"facts": facts, "starts": options.starts, "rounds": options.rounds,
+              "seconds": options.seconds,
               "size_mib": options.size_mib, "workloads": []}
     for workload in workloads.WORKLOADS:
         if options.workload and workload.name not in options.workload:
@@ -275,18 +335,21 @@ def bench(env):
         print("\n### Idle daemon with 100 exports\n")
         for name, value in report["idle"].items():
             print(f"{name}: {value:.0f} us of processor time per second")
+    fast_enough = print_limits(report)
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1)
             file.write("\n")
     check_complete(report, options)
+    check(fast_enough or not options.require, "not as fast as required")
 
 
 def check_complete(report, options):
     """Everything that was asked for has been measured."""
     for row in report["workloads"]:
         for name, values in row["servers"].items():
-            check(len(values["rounds"]) == options.rounds, f"{row['name']}: {name} lacks rounds")
+            check(len(values["rounds"]) == options.starts * options.rounds,
+                  f"{row['name']}: {name} lacks rounds")
             check(values["iops"] > 0, f"{row['name']}: {name} did nothing")
         check(options.server or servers.OURS in row["servers"], f"{row['name']}: not measured")
 

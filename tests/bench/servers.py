@@ -52,6 +52,7 @@ class Server:
     thin = False
     can_direct = False
     needs = ()
+    schedule = ()  # a program that gives servers and clients another scheduling class
 
     def __init__(self, env, number, folder, image_bytes, direct, tcp, cpu):
         self.env = env
@@ -61,7 +62,7 @@ class Server:
         self.direct = direct and self.can_direct
         self.port = free_port() if tcp else None
         self.socket = env.path(f"{self.name[:8]}{number}.s")
-        self.prefix = ["taskset", "--cpu-list", str(cpu)]
+        self.prefix = [*self.schedule, "taskset", "--cpu-list", str(cpu)]
         self.process = None
 
     @classmethod
