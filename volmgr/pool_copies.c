@@ -26,7 +26,8 @@ label_has_better_ledger(const struct label *label, const struct label *other)
 static bool
 has_room_for_copy(const struct disk *disk)
 {
-    return disk != NULL && disk->backend != NULL && disk->record.ledger_length_bytes > 0;
+    return disk != NULL && disk->backend != NULL && disk->record.ledger_length_bytes > 0 &&
+           !disk->ledger_dropped && !disk->joining;
 }
 
 uint32_t
@@ -39,6 +40,22 @@ pool_ledger_copies(const struct pool *pool)
         count += has_room_for_copy(pool->disks[i]);
     }
     return count;
+}
+
+bool
+pool_wants_room_for_copy(const struct pool *pool, const struct disk_probe *probe)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    struct label label = { 0 };
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        count += disk != NULL && disk->backend != NULL && disk->record.ledger_length_bytes > 0;
+    }
+    return count < LEDGER_COPIES_MAX && strcmp(probe->backend->ops->type, "memory") != 0 &&
+           label_layout(backend_size_bytes(probe->backend), pool->record.extent_bytes, true,
+                        &label) == 0;
 }
 
 /* Fills pool->ledger_disks. */
@@ -100,7 +117,7 @@ pool_ledger_note_current(struct pool *pool, uint32_t current)
     ASSERT_ON_REACTOR(pool->manager->control);
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
-        if (has_room_for_copy(disk)) {
+        if (disk != NULL) {
             disk->label.ledger_current = false;
         }
     }
