@@ -58,10 +58,10 @@ def check_rename(daemon):
     check_equal(daemon.volctl("show", "p/c")["guid"], guid, "its identity under the new name")
     check_equal(daemon.refused("rename", "p/c", "b").code, "EEXIST", "a name that is taken")
     exports = daemon.volctl("exports")["exports"]
-    check_equal([(entry["volume"], entry["name"]) for entry in exports], [("p/c", "p/a")],
-                "the export keeps its name")
-    handle = volmgr_nbd.connect(daemon, "p/a")
-    check_equal(bytes(handle.pread(4096, 9 * GIB)), b"\x5a" * 4096, "through the old export name")
+    check_equal([(entry["volume"], entry["name"]) for entry in exports], [("p/c", "p/c")],
+                "the export that had the volume's name has the new one")
+    handle = volmgr_nbd.connect(daemon, "p/c")
+    check_equal(bytes(handle.pread(4096, 9 * GIB)), b"\x5a" * 4096, "through the new export name")
     volmgr_nbd.close(handle)
 
 
