@@ -516,7 +516,7 @@ reader_next_chunk(struct ledger_copy *copy)
     ASSERT(is_aligned(reader->position, LEDGER_BLOCK_BYTES));
     reader->chunk_start = reader->position;
     reader->chunk_bytes = reader->position < reader->small_until ? LEDGER_BLOCK_BYTES
-                                                                 : SCAN_CHUNK_BYTES;
+                                                                 : reader->buffer->length_bytes;
     reader->chunk_bytes = MIN(reader->chunk_bytes, state->ring.ring_bytes - reader->position);
     ledger_io_start(copy, BACKEND_READ, LEDGER_RING_START + reader->chunk_start, reader->buffer,
                     reader->chunk_bytes, reader_chunk_done);
@@ -633,7 +633,8 @@ ledger_scan(struct ledger_scan *scan)
     uint32_t usable = 0;
     for (uint32_t n = 0; n < ledger->options.copy_count; n++) {
         if (!ledger->copies[n]->in_flight) {
-            state->readers[n].buffer = ledger_buffer_create(SCAN_CHUNK_BYTES);
+            state->readers[n].buffer =
+                ledger_buffer_create(MIN(ledger->area_bytes, (uint64_t)SCAN_CHUNK_BYTES));
             usable += state->readers[n].buffer != NULL;
         }
     }

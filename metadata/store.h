@@ -212,7 +212,8 @@ struct store_rocksdb_options {
     bool create;       /* must not exist; otherwise must exist */
     bool read_only;    /* for check and dump of a live or dead database; never writes */
     uint64_t cache_bytes;
-    /* Taken at open when there is room; 0: none. See store_ballast(). */
+    /* Taken at open when there is room, given back when opening needs it; 0: none. See
+     * store_ballast(). */
     uint64_t ballast_bytes;
     store_merge_fn *merge;
 };

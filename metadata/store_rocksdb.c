@@ -17,6 +17,18 @@
  * its number in the SYSTEM family, and the pool compares it with the ledger's before it serves
  * (RELIABILITY C.4; tests/unit/metadata/store_damage_test.c measures it).
  *
+ * The log is shared, but RocksDB writes out one family at a time, and notes it in its MANIFEST. A
+ * MANIFEST that has lost its end can make one family older than the others, with the newest commit
+ * number in place; one that is older as a whole, or a log that is gone, leaves a hole below batches
+ * of later logs. So each batch merges its number into every family, onto the number before, and a
+ * database whose families have holes or do not agree is refused (the witness). RocksDB's own atomic
+ * flush would not help when one family is flushed at close, and 7.8 aborts when such a flush meets
+ * an automatic one.
+ *
+ * A delta that cannot be folded would fail flushes and compactions, and so in the end the opening
+ * of the database. It must not: folding then gives a value that no decoder takes, and one damaged
+ * page is one damaged page.
+ *
  * Memory: block cache (with index and filter blocks in it) + write buffers (WRITE_BUFFER_TOTAL, up
  * to twice that while they are being flushed) + about 1 MiB for each running background job.
  *
@@ -33,9 +45,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/endian.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "metadata/store_rocksdb_impl.h"
@@ -51,10 +65,16 @@ enum {
     INFO_LOG_BYTES = 4 << 20,
     INFO_LOG_FILES = 3,
     RECOVERY_POINT_IN_TIME = 2, /* rocksdb::WALRecoveryMode */
-    INFO_LOG_LEVEL_INFO = 1,    /* rocksdb::InfoLogLevel */
+    /*
+     * rocksdb::InfoLogLevel. Only what it writes at open, when there is room: on a full device the
+     * second line after one that failed aborts the process (7.8 with assertions, as in Debian).
+     */
+    INFO_LOG_LEVEL_FATAL = 4,
 };
 #define WRITE_BUFFER_TOTAL (48 * MIB)
 #define WRITE_AHEAD_LOG_MAX (96 * MIB)
+#define OPEN_ROOM           WRITE_BUFFER_TOTAL /* a log that is replayed becomes tables */
+#define OPEN_ROOM_MIN       (MIB)
 
 /* SYSTEM is in the column family that every database has. */
 static const char *const family_names[STORE_FAMILY_COUNT] = {
@@ -93,6 +113,57 @@ concatenate(const char *const *operands, const size_t *lengths, int count, size_
     return all;
 }
 
+/* What a decoder of any family refuses, with what was there before behind it. */
+static void
+make_damaged(struct byte_buffer *value, const char *existing, size_t existing_bytes)
+{
+    static const char mark[] = "\xff" "is damaged"; /* nor is it a number of a witness */
+    byte_buffer_clear(value);
+    if (existing_bytes < strlen(mark) || memcmp(existing, mark, strlen(mark)) != 0) {
+        byte_buffer_append(value, mark, strlen(mark));
+    }
+    if (existing_bytes > 0) {
+        byte_buffer_append(value, existing, MIN(existing_bytes, (size_t)STORE_VALUE_BYTES_MAX / 2));
+    }
+}
+
+/* Ranges that follow each other become one; others stay, and will not fold. */
+static size_t
+witness_join(char *ranges, size_t length)
+{
+    size_t kept = STORE_WITNESS_RANGE_BYTES;
+    for (size_t at = kept; at + STORE_WITNESS_RANGE_BYTES <= length;
+         at += STORE_WITNESS_RANGE_BYTES) {
+        uint8_t *before = (uint8_t *)ranges + kept - sizeof(uint64_t);
+        if (get_le64((const uint8_t *)ranges + at) == get_le64(before) + 1) {
+            memcpy(before, ranges + at + sizeof(uint64_t), sizeof(uint64_t));
+        } else {
+            memmove(ranges + kept, ranges + at, STORE_WITNESS_RANGE_BYTES);
+            kept += STORE_WITNESS_RANGE_BYTES;
+        }
+    }
+    return MIN(kept, length);
+}
+
+static int
+witness_merge(struct byte_buffer *value, const uint8_t *ranges, size_t length)
+{
+    uint64_t number = value->length_bytes == sizeof(number) ? get_le64(value->data) : 0;
+    if ((value->length_bytes != 0 && value->length_bytes != sizeof(number)) || length == 0
+        || length % STORE_WITNESS_RANGE_BYTES != 0) {
+        return -EUCLEAN;
+    }
+    for (size_t at = 0; at < length; at += STORE_WITNESS_RANGE_BYTES) {
+        if (get_le64(ranges + at) != number + 1) {
+            return -EUCLEAN;
+        }
+        number = get_le64(ranges + at + sizeof(number));
+    }
+    byte_buffer_clear(value);
+    byte_buffer_append_le64(value, number);
+    return 0;
+}
+
 static char *
 merge_full(void *argument, const char *key, size_t key_bytes, const char *existing,
            size_t existing_bytes, const char *const *operands, const size_t *lengths, int count,
@@ -105,11 +176,16 @@ merge_full(void *argument, const char *key, size_t key_bytes, const char *existi
     }
     size_t all_bytes;
     char *all = concatenate(operands, lengths, count, &all_bytes);
-    int result = state->merge(state->family, (const uint8_t *)key, key_bytes, &value,
-                              (const uint8_t *)all, all_bytes);
+    int result = store_is_witness(key, key_bytes)
+        ? witness_merge(&value, (const uint8_t *)all, all_bytes)
+        : state->merge(state->family, (const uint8_t *)key, key_bytes, &value,
+                       (const uint8_t *)all, all_bytes);
     free(all);
-    *success = result == 0;
-    *ret_bytes = result == 0 ? value.length_bytes : 0;
+    if (result != 0) {
+        make_damaged(&value, existing, existing != NULL ? existing_bytes : 0);
+    }
+    *success = 1;
+    *ret_bytes = value.length_bytes;
     byte_buffer_reserve(&value, 1); /* RocksDB wants a pointer, also to nothing */
     return (char *)value.data;
 }
@@ -119,10 +195,12 @@ merge_partial(void *argument, const char *key, size_t key_bytes, const char *con
               const size_t *lengths, int count, unsigned char *success, size_t *ret_bytes)
 {
     (void)argument;
-    (void)key;
-    (void)key_bytes;
     *success = 1;
-    return concatenate(operands, lengths, count, ret_bytes);
+    char *all = concatenate(operands, lengths, count, ret_bytes);
+    if (store_is_witness(key, key_bytes)) {
+        *ret_bytes = witness_join(all, *ret_bytes);
+    }
+    return all;
 }
 
 static void
@@ -160,7 +238,6 @@ set_database_options(rocksdb_options_t *options, const struct store_rocksdb_opti
     rocksdb_options_set_error_if_exists(options, wanted->create);
     rocksdb_options_set_paranoid_checks(options, 1);
     rocksdb_options_set_wal_recovery_mode(options, RECOVERY_POINT_IN_TIME);
-    rocksdb_options_set_atomic_flush(options, 1);
     rocksdb_options_set_manual_wal_flush(options, 0);
     rocksdb_options_set_db_write_buffer_size(options, WRITE_BUFFER_TOTAL);
     rocksdb_options_set_max_total_wal_size(options, WRITE_AHEAD_LOG_MAX);
@@ -171,7 +248,7 @@ set_database_options(rocksdb_options_t *options, const struct store_rocksdb_opti
     rocksdb_options_set_bytes_per_sync(options, MIB);
     rocksdb_options_set_max_log_file_size(options, INFO_LOG_BYTES);
     rocksdb_options_set_keep_log_file_num(options, INFO_LOG_FILES);
-    rocksdb_options_set_info_log_level(options, INFO_LOG_LEVEL_INFO);
+    rocksdb_options_set_info_log_level(options, INFO_LOG_LEVEL_FATAL);
     rocksdb_options_set_stats_dump_period_sec(options, 0);
     rocksdb_options_set_stats_persist_period_sec(options, 0);
     rocksdb_options_set_skip_stats_update_on_db_open(options, 1);
@@ -328,6 +405,39 @@ open_error(const char *directory, char *text, struct error *error)
     return result;
 }
 
+/* NULL: the families agree; `store->batches` is their number. An allocated text as RocksDB's. */
+static char *
+witness_check(struct store_rocksdb *store)
+{
+    rocksdb_readoptions_t *options = rocksdb_readoptions_create();
+    char *text = NULL;
+    for (uint32_t family = 0; family < STORE_FAMILY_COUNT && text == NULL; family++) {
+        size_t length = 0;
+        char *value = rocksdb_get_cf(store->database, options, store->families[family],
+                                     STORE_WITNESS_KEY, STORE_WITNESS_KEY_BYTES, &length, &text);
+        uint64_t number = length == sizeof(number) ? get_le64((const uint8_t *)value) : 0;
+        if (text == NULL && length != 0 && length != sizeof(number)) {
+            text = strdup("Corruption: a part of what was committed is missing");
+        } else if (text == NULL && family > 0 && number != store->batches) {
+            text = strdup("Corruption: its families are of different times");
+        }
+        store->batches = number;
+        rocksdb_free(value);
+    }
+    rocksdb_readoptions_destroy(options);
+    return text;
+}
+
+static void
+database_close(struct store_rocksdb *store)
+{
+    for (uint32_t family = 0; family < STORE_FAMILY_COUNT; family++) {
+        rocksdb_column_family_handle_destroy(store->families[family]);
+    }
+    rocksdb_close(store->database);
+    store->database = NULL;
+}
+
 static char *
 database_open_once(struct store_rocksdb *store)
 {
@@ -341,6 +451,12 @@ database_open_once(struct store_rocksdb *store)
         store->database =
             rocksdb_open_column_families(options[0], store->directory, STORE_FAMILY_COUNT,
                                          family_names, options, store->families, &text);
+    }
+    if (text == NULL) {
+        text = witness_check(store);
+        if (text != NULL) {
+            database_close(store);
+        }
     }
     return text;
 }
@@ -379,13 +495,8 @@ database_open(struct store_rocksdb *store, const struct store_rocksdb_options *o
 static void
 store_free(struct store_rocksdb *store)
 {
-    for (uint32_t family = 0; family < STORE_FAMILY_COUNT; family++) {
-        if (store->database != NULL) {
-            rocksdb_column_family_handle_destroy(store->families[family]);
-        }
-    }
     if (store->database != NULL) {
-        rocksdb_close(store->database);
+        database_close(store);
         rocksdb_readoptions_destroy(store->read_point);
         rocksdb_readoptions_destroy(store->read_prefix);
         rocksdb_readoptions_destroy(store->read_total);
@@ -397,6 +508,40 @@ store_free(struct store_rocksdb *store)
     }
     free(store->directory);
     free(store);
+}
+
+static uint64_t
+available_bytes(const char *path)
+{
+    struct statvfs fs;
+    return statvfs(path, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX;
+}
+
+/*
+ * What opening may write must find room: RocksDB 7.8 aborts when its own log meets a full device.
+ * On such a day the ballast is given back here, so that a restarted daemon can free space at all.
+ */
+static int
+make_room(const struct store_rocksdb *store, struct error *error)
+{
+    uint64_t held_bytes;
+    if (store->read_only || available_bytes(store->directory) >= OPEN_ROOM) {
+        return 0;
+    }
+    int result = store_ballast_set(store->directory, 0, &held_bytes);
+    if (result != 0) {
+        log_warning("store", "%s: cannot give back the ballast: %s", store->directory,
+                    error_name(result));
+    }
+    uint64_t available = available_bytes(store->directory);
+    if (available < OPEN_ROOM_MIN) {
+        return error_set(error, -ENOSPC,
+                         "no space to open the metadata database in %s: %llu KiB are left on its "
+                         "device, and %llu are needed",
+                         store->directory, (unsigned long long)(available / KIB),
+                         (unsigned long long)(OPEN_ROOM_MIN / KIB));
+    }
+    return 0;
 }
 
 static int
@@ -431,7 +576,10 @@ store_rocksdb_open(const struct store_rocksdb_options *options, struct store **r
     store->store.ops = &store_rocksdb_ops;
     store->read_only = options->read_only;
     store->ballast_bytes = options->ballast_bytes;
-    result = database_open(store, options, error);
+    result = make_room(store, error);
+    if (result == 0) {
+        result = database_open(store, options, error);
+    }
     if (result == 0) {
         result = threads_start(store, error);
     }
@@ -461,7 +609,7 @@ store_rocksdb_close(struct store *base)
     offload_destroy(store->readers);
     offload_destroy(store->committer);
     if (!store->read_only && !store->is_broken) {
-        /* Into tables, so that the next open has no log to replay. All families: atomic_flush. */
+        /* Into tables, so that the next open has no log to replay. */
         rocksdb_flushoptions_t *options = rocksdb_flushoptions_create();
         rocksdb_flushoptions_set_wait(options, 1);
         char *text = NULL;

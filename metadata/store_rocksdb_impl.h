@@ -4,6 +4,7 @@
 #define METADATA_STORE_ROCKSDB_IMPL_H
 
 #include <rocksdb/c.h>
+#include <string.h>
 
 #include "io/offload.h"
 #include "metadata/store.h"
@@ -24,11 +25,33 @@ struct store_rocksdb {
     struct offload *committer; /* one thread: M3 */
     struct offload *readers;
     bool is_broken; /* M4; touched by the committer's thread only, and by close() after its end */
+    uint64_t batches; /* written so far; the same thread's */
 };
 
 enum {
     STORE_MAP_PREFIX_BYTES = 16, /* branch and page: what floor look-ups stay within */
 };
+
+/*
+ * In every family: le64 number of the last batch. Each batch merges {le64 first, le64 last}, its
+ * number twice, into it, which folds only onto the number before. So a family that has lost batches
+ * in the middle does not fold, and one that has lost its last ones differs from the others. The key
+ * is as long as the prefix that MAP wants of any key, and no record's.
+ */
+#define STORE_WITNESS_KEY "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+enum {
+    STORE_WITNESS_KEY_BYTES = sizeof(STORE_WITNESS_KEY), /* the NUL is part of it */
+    STORE_WITNESS_RANGE_BYTES = 16,
+};
+_Static_assert((int)STORE_WITNESS_KEY_BYTES == (int)STORE_MAP_PREFIX_BYTES, "has a prefix");
+
+static inline bool
+store_is_witness(const char *key, size_t key_bytes)
+{
+    return key_bytes == STORE_WITNESS_KEY_BYTES
+        && memcmp(key, STORE_WITNESS_KEY, STORE_WITNESS_KEY_BYTES) == 0;
+}
 
 extern const struct store_ops store_rocksdb_ops;
 

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 
 #include "base/assert.h"
+#include "base/endian.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "metadata/store_rocksdb_impl.h"
@@ -111,6 +112,9 @@ get_floor_take(const rocksdb_iterator_t *iterator, struct store_get *get)
 {
     size_t key_bytes;
     const char *key = rocksdb_iter_key(iterator, &key_bytes);
+    if (store_is_witness(key, key_bytes)) {
+        return -ENOENT; /* the smallest of its prefix: nothing is before it */
+    }
     if (key_bytes < get->floor_prefix_bytes || key_bytes > sizeof(get->ret_key)
         || memcmp(key, get->key, get->floor_prefix_bytes) != 0) {
         return -ENOENT;
@@ -198,6 +202,9 @@ scan_collect(rocksdb_iterator_t *iterator, struct store_scan *scan)
         size_t value_bytes;
         const char *key = rocksdb_iter_key(iterator, &key_bytes);
         const char *value = rocksdb_iter_value(iterator, &value_bytes);
+        if (store_is_witness(key, key_bytes)) {
+            continue;
+        }
         if (key_bytes == 0 || key_bytes > STORE_KEY_BYTES_MAX
             || value_bytes > STORE_VALUE_BYTES_MAX) {
             return -EUCLEAN; /* a foreign database: we write no such keys */
@@ -299,6 +306,18 @@ batch_build(const struct store_rocksdb *store, const struct byte_buffer *batch,
     return more;
 }
 
+static void
+batch_witness(struct store_rocksdb *store, rocksdb_writebatch_t *to)
+{
+    uint8_t range[STORE_WITNESS_RANGE_BYTES];
+    put_le64(range, ++store->batches);
+    put_le64(range + sizeof(uint64_t), store->batches);
+    for (uint32_t family = 0; family < STORE_FAMILY_COUNT; family++) {
+        rocksdb_writebatch_merge_cf(to, store->families[family], STORE_WITNESS_KEY,
+                                    STORE_WITNESS_KEY_BYTES, (const char *)range, sizeof(range));
+    }
+}
+
 static int32_t
 commit_work(struct offload_job *job)
 {
@@ -314,6 +333,7 @@ commit_work(struct offload_job *job)
     rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     int result = batch_build(store, commit->batch, batch);
     if (result == 0) {
+        batch_witness(store, batch);
         rocksdb_writeoptions_t *options = rocksdb_writeoptions_create();
         rocksdb_writeoptions_set_sync(options, commit->sync);
         char *text = NULL;

@@ -421,6 +421,36 @@ families_are_of_one_time(void **state)
     assert_true(refused > 5);
 }
 
+/* A MANIFEST of an older time under a log of today: what lies between is gone. */
+static void
+holes_below_a_log_are_found(void **state)
+{
+    struct harness *harness = *state;
+    struct store *store;
+    char path[512];
+    char command[1300];
+    for (uint32_t part = 0; part < 4; part++) {
+        assert_int_equal(harness_store_open(harness, "holes", part == 0, false, &store), 0);
+        fill(harness, store, part * 50 + 1, part * 50 + 50);
+        if (part == 3) {
+            copy_directory(harness, "holes", "copy"); /* as after a kill: the last 50 in the log */
+        }
+        store->ops->close(store);
+        if (part == 1) {
+            copy_directory(harness, "holes", "older");
+        }
+    }
+    assert_int_equal(harness_store_open(harness, "copy", false, true, &store), 0);
+    store->ops->close(store);
+    /* The tables that the older MANIFEST names are still there, the log is the new one. */
+    find_file(harness_path(harness, "older"), "MANIFEST-", "", path);
+    snprintf(command, sizeof(command), "cd %s && cp -n %s/*.sst . && rm MANIFEST-* CURRENT && "
+             "cp %s %s/CURRENT .", harness_path(harness, "copy"), harness_path(harness, "older"),
+             path, harness_path(harness, "older"));
+    assert_int_equal(system(command), 0);
+    assert_int_equal(harness_store_open(harness, "copy", false, false, &store), -EUCLEAN);
+}
+
 /* ---- the checker over a table that cannot be read ---- */
 
 struct run {
@@ -464,6 +494,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(families_are_of_one_time),
+        cmocka_unit_test(holes_below_a_log_are_found),
         cmocka_unit_test(the_checker_tells_what_it_cannot_read),
         cmocka_unit_test(no_loss_is_unnoticed),
     };

@@ -8,10 +8,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -741,6 +743,52 @@ the_ballast_is_given_back_and_taken_again(void **state)
     store->ops->close(store);
 }
 
+/* A device that is full to the last block: the ballast makes room to open, and to free things. */
+static void
+a_full_device_opens_without_its_ballast(void **state)
+{
+    struct harness *harness = *state;
+    const char *place = harness_path(harness, "small");
+    char directory[512];
+    char filler[512];
+    static uint8_t noise[1 << 20];
+    assert_int_equal(mkdir(place, 0700), 0);
+    if (mount("none", place, "tmpfs", 0, "size=96M") != 0) {
+        print_message("not permitted to mount\n");
+        skip();
+    }
+    snprintf(directory, sizeof(directory), "%s/db", place);
+    snprintf(filler, sizeof(filler), "%s/filler", place);
+    struct store_rocksdb_options options = {
+        .directory = directory, .create = true, .cache_bytes = MIB, .merge = schema_merge,
+        .ballast_bytes = 24 * MIB,
+    };
+    struct error error = { 0 };
+    struct store *store;
+    for (uint32_t round = 0; round < 2; round++) {
+        struct byte_buffer batch = BYTE_BUFFER_INIT;
+        assert_int_equal(store_rocksdb_open(&options, &store, &error), 0);
+        put_text(&batch, STORE_FAMILY_SYSTEM, "a", round == 0 ? "1" : "2");
+        assert_int_equal(harness_commit(harness, store, &batch, true), 0);
+        expect_text(harness, store, STORE_FAMILY_SYSTEM, "a", round == 0 ? "1" : "2");
+        store->ops->close(store);
+        options.create = false;
+        int fd = open(filler, O_WRONLY | O_CREAT | O_APPEND, 0600);
+        assert_true(fd >= 0);
+        while (round == 0 && write(fd, noise, sizeof(noise)) > 0) {
+        }
+        close(fd);
+    }
+    options.ballast_bytes = 0; /* and when there is nothing left to give back, in words */
+    int fd = open(filler, O_WRONLY | O_APPEND);
+    while (write(fd, noise, sizeof(noise)) > 0) {
+    }
+    close(fd);
+    assert_int_equal(store_rocksdb_open(&options, &store, &error), -ENOSPC);
+    assert_non_null(strstr(error.message, "no space to open the metadata database"));
+    assert_int_equal(umount(place), 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -763,6 +811,7 @@ main(int argc, char **argv)
         cmocka_unit_test(a_full_device_loses_nothing_acknowledged),
         cmocka_unit_test(read_only_changes_nothing),
         cmocka_unit_test(the_ballast_is_given_back_and_taken_again),
+        cmocka_unit_test(a_full_device_opens_without_its_ballast),
     };
     return cmocka_run_group_tests(tests, harness_start, harness_stop);
 }
