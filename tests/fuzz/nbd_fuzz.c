@@ -15,7 +15,7 @@ enum {
 };
 
 void
-nbd_fuzz_start(struct nbd_fuzz *fuzz, const char *psk_file)
+nbd_fuzz_start(struct nbd_fuzz *fuzz, const struct nbd_tls_options *tls)
 {
     const struct nbd_listen listens[] = {
         { NBD_FUZZ_PLAIN, 0, NBD_TLS_OFF },
@@ -48,8 +48,8 @@ nbd_fuzz_start(struct nbd_fuzz *fuzz, const char *psk_file)
     options.reactor_count = 1;
     options.manager = fuzz->manager;
     options.listens = listens;
-    options.listen_count = psk_file != NULL ? ARRAY_SIZE(listens) : 1;
-    options.tls.psk_file = psk_file;
+    options.listen_count = tls != NULL ? ARRAY_SIZE(listens) : 1;
+    options.tls = tls != NULL ? *tls : (struct nbd_tls_options){ 0 };
     options.limits.slots_max = 16;
     if (nbd_server_create(&options, &fuzz->server, &error) != 0) {
         fprintf(stderr, "%s\n", error.message);

@@ -31,8 +31,8 @@ struct nbd_fuzz {
 #define NBD_FUZZ_OPTIONAL "unix:/optional"
 #define NBD_FUZZ_REQUIRED "unix:/required"
 
-/* `psk_file`: NULL where TLS is not wanted. */
-void nbd_fuzz_start(struct nbd_fuzz *fuzz, const char *psk_file);
+/* `tls`: NULL where TLS is not wanted. */
+void nbd_fuzz_start(struct nbd_fuzz *fuzz, const struct nbd_tls_options *tls);
 /* Run until nothing happens; what the server sent is thrown away. */
 void nbd_fuzz_settle(struct nbd_fuzz *fuzz, struct sim_client *client);
 /* Send in pieces of `piece_bytes` (0: whole), with the server idle in between. */

@@ -44,7 +44,7 @@ start(struct nbd_fuzz *fuzz)
     ASSERT(dprintf(fd, "fuzz:%s\n", KEY) > 0);
     close(fd);
     atexit(remove_psk);
-    nbd_fuzz_start(fuzz, psk_path);
+    nbd_fuzz_start(fuzz, &(struct nbd_tls_options){ .psk_file = psk_path });
 }
 
 static ssize_t
