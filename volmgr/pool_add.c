@@ -132,13 +132,15 @@ lay_out(struct pool_addition *addition)
         return machine_fail_noted(machine);
     }
     for (uint32_t i = 0; i < addition->disk_count; i++) {
-        if (pool_lay_out_disk(machine->pool, &addition->probes[i], false, error) < 0) {
+        bool with_ledger = pool_wants_room_for_copy(machine->pool, &addition->probes[i]);
+        if (pool_lay_out_disk(machine->pool, &addition->probes[i], with_ledger, error) < 0) {
             return machine_fail_noted(machine);
         }
         addition->laid_out++;
         /* Nothing is placed on it before everybody knows it. */
         added_disk(addition, i)->record.state = DISK_STATE_MISSING;
         added_disk(addition, i)->joining = true;
+        added_disk(addition, i)->label.ledger_current = false;
     }
     return MACHINE_NEXT;
 }
@@ -227,6 +229,7 @@ succeed(struct pool_addition *addition)
     }
     event_raise(pool->manager, EVENT_INFO, pool->name, NULL, "disks-added", "%u disks, %s",
                 addition->disk_count, size_format(bytes, size_text));
+    pool_ledger_restore(pool); /* its turn comes when this has ended */
     return machine_end(&addition->machine);
 }
 

@@ -59,6 +59,7 @@ enum {
     COPIES = 2,
     PARTS_MAX = 1 << 16,
     RETRY_S = 10,      /* after one that could not be written */
+    PROGRESS_S = 2,    /* in which it must go on */
     GIVEN_UP_MAX = 4,  /* that have not ended: then none is begun */
     AVOID_S = 60,      /* a disk that could not be written to */
     INTERVAL_S = 1800, /* at least so often, if anything was committed */
@@ -80,6 +81,7 @@ struct pool_checkpointing {
     struct byte_buffer batch;
     struct timer watchdog; /* while it waits for disks */
     uint64_t watched_bytes; /* that had been written when the watchdog was armed */
+    uint64_t progress_ns;   /* when it was seen last that it went on */
     bool given_up;          /* it has made no progress; it ends when its disks let it */
     uint32_t slot; /* of pool->checkpoints that it takes */
     struct pool_checkpoint before; /* what was there */
@@ -282,12 +284,29 @@ watchdog_arm(struct pool_checkpointing *checkpointing)
 
     checkpointing->watched_bytes = checkpointing->write.ret_length_bytes;
     timer_arm(manager->control, &checkpointing->watchdog,
-              reactor_now_ns(manager->control) + manager->options.disk_timeout_ns,
-              watchdog_expired);
+              reactor_now_ns(manager->control) + PROGRESS_S * NS_PER_S / 4, watchdog_expired);
 }
 
 static void
-avoid_disks(struct pool_checkpointing *checkpointing)
+watchdog_begin(struct pool_checkpointing *checkpointing)
+{
+    checkpointing->progress_ns = reactor_now_ns(checkpointing->pool->manager->control);
+    watchdog_arm(checkpointing);
+}
+
+/* Is it waited for? */
+static bool
+is_waited_for(struct disk *disk)
+{
+    struct backend_statistics statistics;
+
+    backend_get_statistics(disk->backend, &statistics);
+    return disk_is_silent(disk) || statistics.in_flight > 0;
+}
+
+/* Those of its disks that have not ended what they were asked for. */
+static void
+avoid_disks(struct pool_checkpointing *checkpointing, uint64_t until_ns)
 {
     const struct pool *pool = checkpointing->pool;
 
@@ -295,12 +314,25 @@ avoid_disks(struct pool_checkpointing *checkpointing)
         const struct checkpoint_part *part = &checkpointing->parts[i];
         for (uint32_t copy = 0; copy < part->copy_count; copy++) {
             struct disk *disk = pool_disk(pool, part->copies[copy].place.disk);
-            if (disk_is_silent(disk)) {
-                disk->avoid_until_ns =
-                    reactor_now_ns(pool->manager->control) + AVOID_S * NS_PER_S;
+            if (disk->silent_until_ns < until_ns && is_waited_for(disk)) {
+                disk->silent_until_ns = until_ns;
             }
         }
     }
+}
+
+/* Whether some disk is left that one more checkpoint could be written to. */
+static bool
+has_other_disk(const struct pool *pool)
+{
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->backend != NULL && disk->record.state == DISK_STATE_ACTIVE &&
+            !is_avoided(disk) && disk->slots_free > 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void
@@ -312,13 +344,26 @@ watchdog_expired(struct timer *timer)
 
     pool_checkpoint_done_fn *done = checkpointing->done;
 
+    uint64_t now_ns = reactor_now_ns(pool->manager->control);
+
     if (checkpointing->write.ret_length_bytes != checkpointing->watched_bytes) {
+        checkpointing->progress_ns = now_ns;
+        watchdog_arm(checkpointing);
+        return;
+    }
+    if (now_ns - checkpointing->progress_ns < PROGRESS_S * NS_PER_S) {
+        watchdog_arm(checkpointing);
+        return;
+    }
+    avoid_disks(checkpointing, now_ns + AVOID_S * NS_PER_S);
+    /* It may be slow only: without another disk it gets more time. */
+    if (!has_other_disk(pool) &&
+        now_ns - checkpointing->progress_ns < pool->manager->options.disk_timeout_ns) {
         watchdog_arm(checkpointing);
         return;
     }
     event_raise(pool->manager, EVENT_WARNING, pool->name, NULL, "checkpoint-failed",
                 "a disk does not answer; it will be tried again without that one");
-    avoid_disks(checkpointing);
     checkpointing->given_up = true;
     checkpointing->write.cancel = true;
     pool->checkpointing = NULL;
@@ -398,7 +443,7 @@ make_room(struct pool_checkpointing *checkpointing)
             backend_submit(backend, io);
         }
     }
-    watchdog_arm(checkpointing);
+    watchdog_begin(checkpointing);
     return machine_wait(&checkpointing->machine);
 }
 
@@ -450,7 +495,7 @@ record_extents(struct pool_checkpointing *checkpointing)
         add_extent(checkpointing, &checkpointing->parts[i]);
     }
     checkpointing->recorded = true;
-    schema_put_pool(&checkpointing->batch, &pool->record);
+    checkpointing->commit.has_numbers = true;
     checkpointing->commit.batch = &checkpointing->batch;
     checkpointing->commit.urgent = true;
     machine_arm(machine, &checkpointing->commit.op, commit_done);
@@ -479,7 +524,7 @@ write_out(struct pool_checkpointing *checkpointing)
     };
     memcpy(checkpointing->write.pool_guid, pool->record.pool_guid, GUID_BYTES);
     machine_arm(machine, &checkpointing->write.op, write_done);
-    watchdog_arm(checkpointing);
+    watchdog_begin(checkpointing);
     checkpoint_write(&checkpointing->write);
     return machine_wait(machine);
 }

@@ -52,10 +52,6 @@ static const char *const PHASE_NAMES[] = {
 };
 _Static_assert(ARRAY_SIZE(PHASE_NAMES) == CREATE_PHASE_COUNT, "a name for each phase");
 
-enum {
-    LEDGER_COPIES = 2 /* each is written with every commit */
-};
-
 struct pool_creation {
     struct machine machine;
     struct pool_create *create;
@@ -134,11 +130,15 @@ judge_again(struct pool_creation *creation)
 
 /* ---- layout ---- */
 
-/* Which disks carry the ledger: durable ones first, then the fast ones, then in the order given. */
+/*
+ * Which disks carry the ledger: durable ones, the fast ones first, then in the order given. The
+ * first POOL_LEDGER_COPIES are to hold one; the last has room for one when another fails.
+ */
 static void
-choose_ledger_disks(const struct disk_probe *probes, uint32_t count, bool *ret_with_ledger)
+choose_ledger_disks(const struct disk_probe *probes, uint32_t count, bool *ret_with_ledger,
+                    bool *ret_current)
 {
-    for (uint32_t copy = 0; copy < LEDGER_COPIES; copy++) {
+    for (uint32_t copy = 0; copy < LEDGER_COPIES_MAX; copy++) {
         const struct disk_probe *best = NULL;
         for (uint32_t i = 0; i < count; i++) {
             const struct disk_probe *probe = &probes[i];
@@ -151,6 +151,7 @@ choose_ledger_disks(const struct disk_probe *probes, uint32_t count, bool *ret_w
             return;
         }
         ret_with_ledger[best - probes] = true;
+        ret_current[best - probes] = copy < POOL_LEDGER_COPIES;
     }
 }
 
@@ -159,6 +160,7 @@ lay_out(struct pool_creation *creation)
 {
     struct pool *pool = creation->pool;
     bool with_ledger[POOL_DISKS_MAX] = { false };
+    bool is_current[POOL_DISKS_MAX] = { false };
     struct pool_record record = {
         .schema_version = SCHEMA_VERSION,
         .extent_bytes = creation->create->extent_bytes != 0 ? creation->create->extent_bytes
@@ -180,12 +182,22 @@ lay_out(struct pool_creation *creation)
     if (result < 0) {
         return machine_fail(&creation->machine, result, "no memory for the extent table");
     }
-    choose_ledger_disks(creation->probes, creation->disk_count, with_ledger);
+    choose_ledger_disks(creation->probes, creation->disk_count, with_ledger, is_current);
     for (uint32_t i = 0; i < creation->disk_count; i++) {
         if (pool_lay_out_disk(pool, &creation->probes[i], with_ledger[i],
                               &creation->machine.control->error) < 0) {
             return machine_fail_noted(&creation->machine);
         }
+        pool->disks[i]->label.ledger_current = is_current[i];
+    }
+    allocator_refresh(&pool->allocator);
+    if (allocator_available(&pool->allocator, NULL) == 0) {
+        char size_text[SIZE_TEXT_SIZE];
+        return machine_fail(&creation->machine, -ENOSPC,
+                            "the disks have room for %llu extents of %s, and metadata needs them "
+                            "all: choose smaller extents (--extent) or larger disks",
+                            (unsigned long long)pool->allocator.slots_total,
+                            size_format(record.extent_bytes, size_text));
     }
     return MACHINE_NEXT;
 }

@@ -181,9 +181,14 @@ label_wait_ns(const struct pool *pool)
 bool
 disk_is_silent(const struct disk *disk)
 {
-    return disk->backend != NULL && disk->label_busy &&
-           (disk->label_late || reactor_now_ns(disk->manager->control) - disk->label_started_ns >
-                                    label_wait_ns(disk->pool));
+    uint64_t now_ns = reactor_now_ns(disk->manager->control);
+
+    if (disk->backend == NULL) {
+        return false;
+    }
+    return disk->silent_until_ns > now_ns ||
+           (disk->label_busy &&
+            (disk->label_late || now_ns - disk->label_started_ns > label_wait_ns(disk->pool)));
 }
 
 /* False: it is busy with a label, and may be for long. */

@@ -236,9 +236,8 @@ may_be_old(const struct pool_opening *opening)
 {
     const struct ledger_scan *scan = &opening->ledger_scan;
 
-    return scan->ret_absent_copies > 0 &&
-           (scan->ret_last_commit > opening->load.commit + 1 ||
-            newest_incarnation(opening->pool) > opening->load.run.incarnation);
+    return scan->ret_last_commit > opening->load.commit + 1 ||
+           newest_incarnation(opening->pool) > opening->load.run.incarnation;
 }
 
 /* Whether a label says of one of the current copies that it was not dropped. */
@@ -259,7 +258,7 @@ is_believed(const struct pool_opening *opening)
 static enum machine_step
 refuse_old(struct pool_opening *opening)
 {
-    char absent[256];
+    char absent[200];
     char why[400];
 
     name_absent_disks(opening->pool, absent, sizeof(absent));
@@ -305,6 +304,19 @@ wanted_copies(const struct pool *pool)
     return MIN(pool_ledger_copies(pool), (uint32_t)POOL_LEDGER_COPIES);
 }
 
+/*
+ * Whether an import could put the ledger's records on a checkpoint. Not when a ring was started
+ * anew, and then the daemon died.
+ */
+static bool
+is_anchored(const struct pool_opening *opening)
+{
+    uint64_t first = opening->ledger_scan.ret_first_commit;
+    uint64_t newest = MAX(opening->load.checkpoints[0].commit, opening->load.checkpoints[1].commit);
+
+    return first <= 1 || newest + 1 >= first;
+}
+
 enum machine_step
 pool_ledger_judge(struct pool_opening *opening)
 {
@@ -321,6 +333,15 @@ pool_ledger_judge(struct pool_opening *opening)
         opening->format_ledger = true;
         return machine_goto(machine, OPEN_FORMAT_LEDGER);
     }
+    if (machine->status == -ENOENT && scan->ret_current_copies == 0 &&
+        scan->ret_absent_copies == 0) {
+        char absent[200];
+        char why[400];
+        name_absent_disks(opening->pool, absent, sizeof(absent));
+        snprintf(why, sizeof(why), "no disk with the commit ledger is here%s%s%s",
+                 absent[0] != '\0' ? " (missing: " : "", absent, absent[0] != '\0' ? ")" : "");
+        return refuse_ledger(opening, -EUCLEAN, why);
+    }
     /* It was there when the pool was made, and a ring is started anew one header at a time. */
     if ((machine->status < 0 && machine->status != -ENOENT) || scan->ret_current_copies == 0) {
         return refuse_ledger(opening, machine->status < 0 && machine->status != -ENOENT
@@ -328,7 +349,7 @@ pool_ledger_judge(struct pool_opening *opening)
                                           : -EUCLEAN,
                              "the commit ledger is damaged");
     }
-    if (may_be_old(opening) || !is_believed(opening)) {
+    if (scan->ret_absent_copies > 0 && (may_be_old(opening) || !is_believed(opening))) {
         return refuse_old(opening);
     }
     if (scan->ret_last_commit + 1 < commit) {
@@ -348,6 +369,7 @@ pool_ledger_judge(struct pool_opening *opening)
     }
     uint32_t current = (uint32_t)__builtin_popcount(scan->ret_current_copies);
     opening->rejoin_ledger = current < wanted_copies(opening->pool);
+    opening->ring_is_new = !is_anchored(opening);
     pool_ledger_note_current(opening->pool, scan->ret_current_copies);
     return machine_goto(machine, OPEN_FORMAT_LEDGER);
 }

@@ -489,6 +489,7 @@ commit_run(struct pool_opening *opening)
     }
     schema_put_run(&opening->batch, &pool->run);
     opening->commit.batch = &opening->batch;
+    opening->run_noted = true; /* or perhaps not, if it fails */
     machine_arm(machine, &opening->commit.op, commit_done);
     committer_submit(pool, &opening->commit);
     return machine_wait(machine);
@@ -593,7 +594,8 @@ undo_store_work(struct offload_job *job)
     struct pool *pool = opening->pool;
 
     if (pool->shards != NULL) {
-        pool_shards_destroy(pool, true); /* nothing was written to the new rings */
+        /* Nothing was written to the new rings; but where they are noted, they must be there. */
+        pool_shards_destroy(pool, !opening->run_noted);
     }
     if (pool->store != NULL) {
         pool->store->ops->close(pool->store);

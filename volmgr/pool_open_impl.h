@@ -143,6 +143,7 @@ struct pool_opening {
     bool rejoin_ledger; /* a copy that is here is not current */
     bool ring_is_new;   /* it was formatted by this opening: no checkpoint is behind it yet */
 
+    bool run_noted; /* this run may be in the database */
     struct shards_create shards;
     struct pool_replay *replay;
     int flush_status; /* of the disks, before the replay */
