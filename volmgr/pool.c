@@ -381,17 +381,25 @@ void
 pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
+    uint32_t left = 0;
+
+    for (uint32_t n = 0; n < pool->ledger_disk_count; n++) {
+        left += (copies & 1u << n) == 0 && pool->disks[pool->ledger_disks[n]]->label.ledger_current;
+    }
     for (uint32_t n = 0; n < pool->ledger_disk_count; n++) {
         struct disk *disk = pool->disks[pool->ledger_disks[n]];
         if ((copies & (1u << n)) == 0) {
             continue;
         }
-        disk->label.ledger_current = false;
+        /* When none is left, nothing is acknowledged any more that they do not have. */
+        disk->label.ledger_current = left == 0;
+        disk->ledger_dropped = true;
         event_raise(pool->manager, EVENT_WARNING, pool->name, disk->backend->spec,
                     "ledger-copy-dropped",
                     "this disk was too late or failed, so it holds no current copy of the commit "
                     "ledger until the pool is opened again");
     }
+    pool_ledger_restore(pool);
 }
 
 void

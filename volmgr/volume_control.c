@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making volumes, and changing their size, name and reserve. Each is one commit; what the volume's
- * reactor must know follows by message before the operation is answered.
+ * Making volumes, and what operations on volumes have in common.
+ *
+ * A volume that is being made stands in the pool's tables from before its commit: its name is
+ * taken, and its reserve counts. So the operation needs the pool's line for its checks only, and
+ * many that are made at one time share their commits.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -106,6 +109,28 @@ pool_check_reserve(const struct pool *pool, const struct volume *volume, uint64_
                      size_format(available * extent_bytes, available_text));
 }
 
+void
+pool_promise_begin(struct pool *pool, const struct volume *volume, uint64_t reserve_bytes)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    struct allocator *allocator = &pool->allocator;
+    uint64_t wanted = div_round_up(reserve_bytes, pool->record.extent_bytes);
+    uint64_t counted = div_round_up(volume->durable.reserve_bytes, pool->record.extent_bytes);
+
+    ASSERT_OP(allocator->promise_pending, ==, 0u); /* one at a time: the line */
+    counted = MAX(counted, volume->extents_owned);
+    allocator->promise_pending = wanted > counted ? wanted - counted : 0;
+    allocator->promise_volume = volume;
+}
+
+void
+pool_promise_end(struct pool *pool)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    pool->allocator.promise_pending = 0;
+    pool->allocator.promise_volume = NULL;
+}
+
 int
 volume_size_check(uint64_t size_bytes, uint32_t sector_bytes, struct error *error)
 {
@@ -135,7 +160,7 @@ pool_has_tier(const struct pool *pool, uint8_t tier)
 #define VOLUME_CREATE_PHASES(X)                                                                    \
     X(CHECK)                                                                                       \
     X(APPEAR)                                                                                      \
-    X(SUCCEED)
+    X(END)
 
 enum volume_create_phase {
 #define PHASE_ENUM(name) CREATE_##name,
@@ -226,13 +251,23 @@ create_begin(struct volume_creation *creation)
         .family = creation->record.branch,
         .current_generation = 1,
     };
-    schema_put_pool(&creation->batch, &pool->record);
+    creation->commit.has_numbers = true;
     schema_put_volume(&creation->batch, &creation->record);
     schema_put_branch(&creation->batch, &creation->branch);
     schema_put_position(&creation->batch, creation->branch.id, &creation->position);
     creation->commit.batch = &creation->batch;
     machine_arm(machine, &creation->commit.op, create_commit_done);
     committer_submit(pool, &creation->commit);
+
+    struct volume *volume =
+        volume_new(pool, &creation->record, &creation->branch, &creation->position);
+    volume->durable = creation->record;
+    volume->pending = true;
+    volume->altering = true; /* others that name it are refused, and the pool is not freed */
+    volume_publish_info(volume);
+    pool_add_volume(pool, volume);
+    creation->volume = volume;
+    machine_step_out(machine);
     return machine_wait(machine);
 }
 
@@ -253,16 +288,18 @@ create_appear(struct volume_creation *creation)
     struct machine *machine = &creation->machine;
     struct pool *pool = machine->pool;
 
+    struct volume *volume = creation->volume;
     if (machine->status < 0) {
-        return machine_fail(machine, machine->status, "the volume could not be recorded: %s",
+        creation->volume = NULL;
+        pool_remove_volume(pool, volume);
+        volume_release(volume); /* nobody else has seen it */
+        return machine_fail(machine, machine->status,
+                            "the volume could not be recorded (%s): see `volctl events`",
                             error_name(machine->status));
     }
-    struct volume *volume =
-        volume_new(pool, &creation->record, &creation->branch, &creation->position);
-    volume->durable = creation->record;
-    volume_publish_info(volume);
-    pool_add_volume(pool, volume);
-    creation->volume = volume;
+    if (pool->stopping) {
+        return MACHINE_NEXT; /* recorded; it serves from the next start on */
+    }
     round_one(machine, &creation->round, volume->shard->index, appear_visit);
     return machine_wait(machine);
 }
@@ -277,7 +314,9 @@ create_phase(struct machine *machine, uint32_t phase)
         return create_begin(creation);
     case CREATE_APPEAR:
         return create_appear(creation);
-    case CREATE_SUCCEED:
+    case CREATE_END:
+        creation->volume->pending = false;
+        creation->volume->altering = false;
         return MACHINE_NEXT;
     case CREATE_PHASE_COUNT:
         break;
