@@ -3,7 +3,14 @@
  * Exports: under which names hosts find volumes. Names are unique for each protocol over all pools.
  *
  * Targets look up from any reactor, by a message to the control reactor. A look-up holds the volume
- * (it is not deleted) until the target gives it back.
+ * (it is not deleted) until the target gives it back. Between the look-up and the attaching the
+ * export may be removed: the volume's reactor knows which exports are open, and lets nobody in who
+ * has come by another.
+ *
+ * Invariants
+ *  EX1  A name is taken from before the commit that gives it until after the one that ends it, so
+ *       that operations of two pools, whose commits are not in one line, cannot both succeed.
+ *  EX2  An export is found by look-ups only while its record is durable and it is open.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,13 +26,14 @@ void
 exports_init(struct manager *manager)
 {
     list_init(&manager->exports);
+    list_init(&manager->default_exports);
     hash_table_init(&manager->exports_by_name, 1024);
 }
 
 void
 exports_free(struct manager *manager)
 {
-    ASSERT(list_empty(&manager->exports));
+    ASSERT(list_empty(&manager->exports) && list_empty(&manager->default_exports));
     hash_table_free(&manager->exports_by_name);
 }
 
@@ -52,6 +60,106 @@ export_find(const struct manager *manager, const char *protocol, const char *nam
 }
 
 static struct export *
+export_find_default(const struct manager *manager, const char *protocol)
+{
+    list_for_each(&manager->default_exports, link) {
+        struct export *export = list_entry(link, struct export, default_link);
+        if (strcmp(export->record.protocol, protocol) == 0) {
+            return export;
+        }
+    }
+    return NULL;
+}
+
+/* ---- what the volume's reactor knows ---- */
+
+bool
+volume_export_is_open(const struct volume *volume, uint64_t export_id)
+{
+    const uint64_t *ids = (const uint64_t *)(const void *)volume->export_ids.data;
+    size_t count = volume->export_ids.length_bytes / sizeof(*ids);
+
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] == export_id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+volume_open_export(struct volume *volume, uint64_t export_id)
+{
+    if (!volume_export_is_open(volume, export_id)) {
+        byte_buffer_append(&volume->export_ids, &export_id, sizeof(export_id));
+    }
+}
+
+void
+volume_shut_export(struct volume *volume, uint64_t export_id)
+{
+    uint64_t *ids = (uint64_t *)(void *)volume->export_ids.data;
+    size_t count = volume->export_ids.length_bytes / sizeof(*ids);
+
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] == export_id) {
+            ids[i] = ids[count - 1];
+            volume->export_ids.length_bytes -= sizeof(*ids);
+            return;
+        }
+    }
+}
+
+/* ---- the table, control ---- */
+
+/* Take the name, if nobody has it. */
+static void
+export_activate(struct manager *manager, struct export *export)
+{
+    ASSERT(!export->active);
+    export->active = export_find(manager, export->record.protocol, export->record.name) == NULL;
+    if (export->active) {
+        hash_table_insert(&manager->exports_by_name, &export->by_name,
+                          export_hash(export->record.protocol, export->record.name));
+    }
+    /* Where pools were made apart there may be two: the first one keeps the place. */
+    if (export->active && export->access.is_default &&
+        export_find_default(manager, export->record.protocol) == NULL) {
+        list_push_back(&manager->default_exports, &export->default_link);
+    }
+}
+
+static void
+export_deactivate(struct manager *manager, struct export *export)
+{
+    if (export->active) {
+        hash_table_remove(&manager->exports_by_name, &export->by_name);
+        export->active = false;
+    }
+    list_remove(&export->default_link);
+}
+
+/* A name is free: an export of another pool may have waited for it. */
+static void
+serve_next(struct manager *manager, const char *protocol, const char *name)
+{
+    if (manager->stopping) {
+        return;
+    }
+    list_for_each(&manager->exports, link) {
+        struct export *export = list_entry(link, struct export, manager_link);
+        if (!export->active && strcmp(export->record.protocol, protocol) == 0 &&
+            strcmp(export->record.name, name) == 0) {
+            export_activate(manager, export);
+            event_raise(manager, EVENT_INFO, export->volume->pool->name,
+                        export->volume->durable.name, "export-name-free",
+                        "the name `%s` is free: this export is served by %s", name, protocol);
+            return;
+        }
+    }
+}
+
+static struct export *
 export_add(struct volume *volume, const struct export_record *record)
 {
     struct manager *manager = volume->pool->manager;
@@ -60,11 +168,14 @@ export_add(struct volume *volume, const struct export_record *record)
     ASSERT(export != NULL);
     export->volume = volume;
     export->record = *record;
-    export->active = export_find(manager, record->protocol, record->name) == NULL;
-    if (export->active) {
-        hash_table_insert(&manager->exports_by_name, &export->by_name,
-                          export_hash(record->protocol, record->name));
+    if (export_access_parse(record->options, &export->access) < 0) {
+        event_raise(manager, EVENT_WARNING, volume->pool->name, volume->durable.name,
+                    "export-options-unknown",
+                    "the rules of the export `%s` are not understood: nobody is let in",
+                    record->name);
     }
+    list_init(&export->default_link);
+    export_activate(manager, export);
     list_push_back(&manager->exports, &export->manager_link);
     list_push_back(&volume->exports, &export->volume_link);
     return export;
@@ -83,12 +194,17 @@ export_remove(struct export *export)
     ASSERT_ON_REACTOR(export->volume->pool->manager->control);
     struct manager *manager = export->volume->pool->manager;
 
-    if (export->active) {
-        hash_table_remove(&manager->exports_by_name, &export->by_name);
-    }
+    const struct export_record record = export->record;
+    bool was_active = export->active;
+
+    ASSERT(export->renamed == NULL);
+    export_deactivate(manager, export);
     list_remove(&export->manager_link);
     list_remove(&export->volume_link);
     free(export);
+    if (was_active) {
+        serve_next(manager, record.protocol, record.name);
+    }
 }
 
 void
@@ -97,6 +213,7 @@ export_restore(struct volume *volume, const struct export_record *record)
     ASSERT_ON_REACTOR(volume->pool->manager->control);
     const struct export *export = export_add(volume, record);
 
+    volume_open_export(volume, record->id); /* its reactor does not serve it yet */
     if (!export->active) {
         event_raise(volume->pool->manager, EVENT_WARNING, volume->pool->name,
                     volume->durable.name, "export-name-taken",
@@ -111,6 +228,81 @@ exports_forget(struct volume *volume)
     ASSERT_ON_REACTOR(volume->pool->manager->control);
     list_for_each_safe(&volume->exports, link) {
         export_remove(list_entry(link, struct export, volume_link));
+    }
+    byte_buffer_free(&volume->export_ids); /* its reactor has let go of it */
+}
+
+/* ---- renaming ---- */
+
+int
+exports_rename_begin(struct volume *volume, const char *new_volume_name, struct byte_buffer *batch,
+                     struct error *error)
+{
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
+    struct manager *manager = volume->pool->manager;
+    char old_name[VOLUME_PATH_SIZE];
+
+    volume_path(volume, old_name);
+    list_for_each(&volume->exports, link) {
+        struct export *export = list_entry(link, struct export, volume_link);
+        if (strcmp(export->record.name, old_name) != 0) {
+            continue;
+        }
+        if (export->pending) {
+            error_set(error, -EBUSY, "`%s` is being exported: try again", old_name);
+            exports_rename_end(volume, false);
+            return -EBUSY;
+        }
+        struct export *renamed = calloc(1, sizeof(*renamed));
+        ASSERT(renamed != NULL);
+        renamed->volume = volume;
+        renamed->record = export->record;
+        renamed->hidden = true;
+        snprintf(renamed->record.name, sizeof(renamed->record.name), "%s/%s", volume->pool->name,
+                 new_volume_name);
+        list_init(&renamed->default_link);
+        export_activate(manager, renamed);
+        export->renamed = renamed;
+        if (!renamed->active) {
+            error_set(error, -EEXIST,
+                      "the %s export of this volume would be `%s` then, and there is one of that "
+                      "name already: remove one of them first",
+                      renamed->record.protocol, renamed->record.name);
+            exports_rename_end(volume, false);
+            return -EEXIST;
+        }
+        schema_put_export(batch, &renamed->record);
+    }
+    return 0;
+}
+
+void
+exports_rename_end(struct volume *volume, bool done)
+{
+    ASSERT_ON_REACTOR(volume->pool->manager->control);
+    struct manager *manager = volume->pool->manager;
+
+    list_for_each(&volume->exports, link) {
+        struct export *export = list_entry(link, struct export, volume_link);
+        struct export *renamed = export->renamed;
+        if (renamed == NULL) {
+            continue;
+        }
+        export->renamed = NULL;
+        export_deactivate(manager, renamed);
+        if (done) {
+            const struct export_record old = export->record;
+            export_deactivate(manager, export);
+            export->record = renamed->record;
+            export_activate(manager, export);
+            serve_next(manager, old.protocol, old.name);
+            event_raise(manager, EVENT_INFO, volume->pool->name, volume->durable.name,
+                        "export-renamed",
+                        "hosts find it as `%.100s` from now on; those that are attached stay, and "
+                        "need the new name to come again",
+                        export->record.name);
+        }
+        free(renamed);
     }
 }
 
@@ -129,7 +321,10 @@ volume_export_count(const struct volume *volume)
 
 #define EXPORT_CREATE_PHASES(X)                                                                    \
     X(CHECK)                                                                                       \
-    X(SUCCEED)
+    X(OPEN)                                                                                        \
+    X(SHOW)                                                                                        \
+    X(UNDO)                                                                                        \
+    X(END)
 
 enum export_create_phase {
 #define PHASE_ENUM(name) CREATE_##name,
@@ -149,8 +344,10 @@ struct export_creation {
     struct machine machine;
     struct export_create *create;
     struct volume *volume;
+    struct export *export;
     struct commit_request commit;
     struct byte_buffer batch;
+    struct round round;
 };
 
 MACHINE_DONE(create_commit_done, struct export_creation, commit.op)
@@ -176,14 +373,54 @@ create_check(struct export_creation *creation)
         return machine_fail(machine, -EEXIST, "there is a %s export `%s` already",
                             record->protocol, record->name);
     }
+    struct export_access access;
+    if (export_access_parse(record->options, &access) < 0) {
+        return machine_fail(machine, -EINVAL, "the rules of the export are not understood");
+    }
+    const struct export *other = export_find_default(machine->manager, record->protocol);
+    if (access.is_default && other != NULL) {
+        return machine_fail(machine, -EBUSY, "`%s` is the default %s export already",
+                            other->record.name, record->protocol);
+    }
     creation->volume = volume;
     record->id = pool->record.next_export++;
     record->volume = volume->durable.id;
-    schema_put_pool(&creation->batch, &pool->record);
+    creation->commit.has_numbers = true;
+    creation->export = export_add(volume, record);
+    ASSERT(creation->export->active);
+    creation->export->hidden = true;
+    creation->export->pending = true;
+    volume->holds++; /* it is not deleted, and the pool not freed, while this is out of the line */
     schema_put_export(&creation->batch, record);
     creation->commit.batch = &creation->batch;
     machine_arm(machine, &creation->commit.op, create_commit_done);
     committer_submit(pool, &creation->commit);
+    machine_step_out(machine); /* many share a commit */
+    return machine_wait(machine);
+}
+
+static enum machine_step
+open_visit(struct round_stop *stop)
+{
+    struct export_creation *creation = container_of(stop->round, struct export_creation, round);
+
+    volume_open_export(creation->volume, creation->create->record.id);
+    return MACHINE_NEXT;
+}
+
+static enum machine_step
+create_open(struct export_creation *creation)
+{
+    struct machine *machine = &creation->machine;
+
+    if (machine->status < 0) {
+        return machine_fail(machine, machine->status,
+                            "the export could not be recorded (%s): see `volctl events`",
+                            error_name(machine->status));
+    }
+    if (!machine->pool->stopping) { /* else: recorded; it is served from the next start on */
+        round_one(machine, &creation->round, creation->volume->shard->index, open_visit);
+    }
     return machine_wait(machine);
 }
 
@@ -192,16 +429,29 @@ create_phase(struct machine *machine, uint32_t phase)
 {
     struct export_creation *creation = container_of(machine, struct export_creation, machine);
 
-    if (phase == CREATE_CHECK) {
+    switch ((enum export_create_phase)phase) {
+    case CREATE_CHECK:
         return create_check(creation);
+    case CREATE_OPEN:
+        return create_open(creation);
+    case CREATE_SHOW:
+        creation->export->pending = false;
+        creation->export->hidden = false;
+        return machine_goto(machine, CREATE_END);
+    case CREATE_UNDO:
+        if (creation->export != NULL) {
+            export_remove(creation->export);
+        }
+        return MACHINE_NEXT;
+    case CREATE_END:
+        if (creation->export != NULL) {
+            creation->volume->holds--;
+        }
+        return MACHINE_NEXT;
+    case CREATE_PHASE_COUNT:
+        break;
     }
-    if (machine->status < 0) {
-        return machine_fail(machine, machine->status, "the export could not be recorded: %s",
-                            error_name(machine->status));
-    }
-    /* An export of another pool may have taken the name meanwhile: then this one is not served. */
-    export_restore(creation->volume, &creation->create->record);
-    return MACHINE_NEXT;
+    UNREACHABLE();
 }
 
 static void
@@ -209,6 +459,7 @@ create_release(struct machine *machine)
 {
     struct export_creation *creation = container_of(machine, struct export_creation, machine);
 
+    round_free(&creation->round);
     byte_buffer_free(&creation->batch);
     free(creation);
 }
@@ -217,7 +468,7 @@ static const struct machine_ops EXPORT_CREATE_OPS = {
     .name = "export",
     .phase_names = CREATE_PHASE_NAMES,
     .phase_count = CREATE_PHASE_COUNT,
-    .failed_phase = CREATE_PHASE_COUNT,
+    .failed_phase = CREATE_UNDO,
     .phase = create_phase,
     .release = create_release,
 };
@@ -284,7 +535,7 @@ list_phase(struct machine *machine, uint32_t phase)
     list_for_each(&machine->manager->exports, link) {
         const struct export *export = list_entry(link, struct export, manager_link);
         struct volume *volume = export->volume;
-        if (!pool_is_serving(volume->pool) ||
+        if (export->pending || !pool_is_serving(volume->pool) ||
             (query->protocol[0] != '\0' &&
              strcmp(query->protocol, export->record.protocol) != 0)) {
             continue;
@@ -347,10 +598,16 @@ lookup_answered(struct message *message)
 static int
 lookup_do(struct export_lookup *lookup)
 {
-    const struct export *export = export_find(lookup->manager, lookup->protocol, lookup->name);
+    const struct export *export =
+        lookup->name[0] != '\0' ? export_find(lookup->manager, lookup->protocol, lookup->name)
+                                : export_find_default(lookup->manager, lookup->protocol);
 
     if (export == NULL || export->hidden) {
         return -ENOENT;
+    }
+    int result = export_access_judge(&export->access, &lookup->client);
+    if (result < 0) {
+        return result;
     }
     struct volume *volume = export->volume;
     if (!pool_is_serving(volume->pool)) {
@@ -426,7 +683,8 @@ names_arrived(struct message *message)
     list_for_each(&names->manager->exports, link) {
         const struct export *export = list_entry(link, struct export, manager_link);
         if (export->active && !export->hidden && pool_is_serving(export->volume->pool) &&
-            strcmp(export->record.protocol, names->protocol) == 0) {
+            strcmp(export->record.protocol, names->protocol) == 0 &&
+            export_access_judge(&export->access, &names->client) == 0) {
             byte_buffer_append(&names->ret_names, export->record.name,
                                strlen(export->record.name) + 1);
         }

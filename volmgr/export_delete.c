@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Taking exports away: no new look-ups first, then the hosts, then the records. */
+/*
+ * Taking exports away: no new look-ups first, then nobody attaches who had looked them up before,
+ * then the hosts, then the records. When hosts are attached that may not be dropped, or do not end
+ * in time, everything is as before.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +39,9 @@ struct export_deletion {
     struct export_delete *delete;
     struct volume *volume;
     struct round round;
+    struct byte_buffer ids; /* uint64_t[] of the exports */
     uint32_t session_count; /* written by the volume's reactor */
+    uint64_t deadline_ns;   /* the volume's reactor's */
     struct commit_request commit;
     struct byte_buffer batch;
 };
@@ -48,7 +54,42 @@ protocol_is_meant(const struct export_delete *delete, const char *protocol)
     return delete->protocol[0] == '\0' || strcmp(delete->protocol, protocol) == 0;
 }
 
+/* Is it one of those that this is about? Others may be made meanwhile. */
+static bool
+export_is_meant(const struct export_deletion *deletion, const struct export *export)
+{
+    const uint64_t *ids = (const uint64_t *)(const void *)deletion->ids.data;
+
+    for (size_t i = 0; i < deletion->ids.length_bytes / sizeof(*ids); i++) {
+        if (ids[i] == export->record.id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- the hosts; on the volume's reactor ---- */
+
+static void
+exports_open(struct export_deletion *deletion, bool open)
+{
+    const uint64_t *ids = (const uint64_t *)(const void *)deletion->ids.data;
+
+    for (size_t i = 0; i < deletion->ids.length_bytes / sizeof(*ids); i++) {
+        if (open) {
+            volume_open_export(deletion->volume, ids[i]);
+        } else {
+            volume_shut_export(deletion->volume, ids[i]);
+        }
+    }
+}
+
+static enum machine_step
+open_visit(struct round_stop *stop)
+{
+    exports_open(container_of(stop->round, struct export_deletion, round), true);
+    return MACHINE_NEXT;
+}
 
 static enum machine_step sessions_visit(struct round_stop *stop);
 
@@ -70,6 +111,11 @@ sessions_visit(struct round_stop *stop)
     struct reactor *reactor = volume->shard->reactor;
     bool drop = deletion->delete->drop_sessions;
 
+    if (deletion->deadline_ns == 0) {
+        deletion->deadline_ns =
+            reactor_now_ns(reactor) + volume->pool->manager->options.request_timeout_ns;
+        exports_open(deletion, false);
+    }
     deletion->session_count = 0;
     list_for_each_safe(&volume->sessions, link) {
         struct volume_session *session = list_entry(link, struct volume_session, link);
@@ -82,7 +128,8 @@ sessions_visit(struct round_stop *stop)
             session->event(session, VOLUME_SESSION_DROP);
         }
     }
-    if (!drop || deletion->session_count == 0) {
+    if (!drop || deletion->session_count == 0 ||
+        reactor_now_ns(reactor) > deletion->deadline_ns) {
         return MACHINE_NEXT;
     }
     timer_arm(reactor, &stop->timer, reactor_now_ns(reactor) + CONTROL_POLL_NS, sessions_again);
@@ -105,8 +152,9 @@ hide(struct export_deletion *deletion)
     deletion->volume = volume;
     list_for_each(&deletion->volume->exports, link) {
         struct export *export = list_entry(link, struct export, volume_link);
-        if (protocol_is_meant(delete, export->record.protocol)) {
+        if (!export->pending && protocol_is_meant(delete, export->record.protocol)) {
             export_set_hidden(export, true);
+            byte_buffer_append(&deletion->ids, &export->record.id, sizeof(export->record.id));
             count++;
         }
     }
@@ -141,6 +189,14 @@ commit(struct export_deletion *deletion)
     struct machine *machine = &deletion->machine;
 
     deletion->volume->altering = false;
+    if (deletion->session_count > 0 && deletion->delete->drop_sessions) {
+        return machine_fail(machine, -ETIMEDOUT,
+                            "%u hosts were dropped from volume `%s/%s` and have not ended: what "
+                            "they had sent waits for a disk that does not answer. The export is as "
+                            "before; try again",
+                            deletion->session_count, deletion->delete->name.pool,
+                            deletion->delete->name.volume);
+    }
     if (deletion->session_count > 0) {
         return machine_fail(machine, -EBUSY,
                             "%u hosts are attached to volume `%s/%s`: detach them, or drop their "
@@ -150,7 +206,7 @@ commit(struct export_deletion *deletion)
     }
     list_for_each(&deletion->volume->exports, link) {
         const struct export *export = list_entry(link, struct export, volume_link);
-        if (protocol_is_meant(deletion->delete, export->record.protocol)) {
+        if (export_is_meant(deletion, export)) {
             schema_delete_id(&deletion->batch, SCHEMA_EXPORT, export->record.id);
         }
     }
@@ -171,7 +227,7 @@ remove_all(struct export_deletion *deletion)
     }
     list_for_each_safe(&deletion->volume->exports, link) {
         struct export *export = list_entry(link, struct export, volume_link);
-        if (protocol_is_meant(deletion->delete, export->record.protocol)) {
+        if (export_is_meant(deletion, export)) {
             export_remove(export);
         }
     }
@@ -181,12 +237,22 @@ remove_all(struct export_deletion *deletion)
 static enum machine_step
 show_again(struct export_deletion *deletion)
 {
-    if (deletion->volume != NULL) {
-        list_for_each(&deletion->volume->exports, link) {
-            export_set_hidden(list_entry(link, struct export, volume_link), false);
+    struct machine *machine = &deletion->machine;
+
+    if (deletion->volume == NULL) {
+        return MACHINE_NEXT;
+    }
+    list_for_each(&deletion->volume->exports, link) {
+        struct export *export = list_entry(link, struct export, volume_link);
+        if (export_is_meant(deletion, export)) {
+            export_set_hidden(export, false);
         }
     }
-    return MACHINE_NEXT;
+    /* Out of the line the pool is being closed, and nobody comes any more. */
+    if (machine->in_line && deletion->deadline_ns != 0) {
+        round_one(machine, &deletion->round, deletion->volume->shard->index, open_visit);
+    }
+    return machine_wait(machine);
 }
 
 static enum machine_step
@@ -219,6 +285,7 @@ delete_release(struct machine *machine)
     struct export_deletion *deletion = container_of(machine, struct export_deletion, machine);
 
     round_free(&deletion->round);
+    byte_buffer_free(&deletion->ids);
     byte_buffer_free(&deletion->batch);
     free(deletion);
 }

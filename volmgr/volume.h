@@ -46,17 +46,22 @@ struct volume_session {
     const char *protocol;              /* "nbd" */
     char peer[128];                    /* for people and for --block */
     char identity[128];                /* TLS name, IQN, or empty */
+    uint64_t export_id; /* of the export by which the host came; 0: by none */
     bool read_only;
     bool exclusive;
     bool dropping; /* DROP has been delivered */
     uint64_t attached_realtime_ns;
     uint64_t reads, writes, read_bytes, written_bytes; /* the target's to count */
+    uint64_t read_total_ns, write_total_ns;            /* latencies; likewise */
     uint32_t in_flight;                                /* the target's to keep */
     volume_session_event_fn *event;
 };
 
-/* 0; -EBUSY: an exclusive session is attached, or this one wants to be and is not alone;
- * -ENODEV: being deleted or the pool is not serving; -EACCES: the host is blocked. */
+/*
+ * 0; -EBUSY: an exclusive session is attached, or this one wants to be and is not alone (one
+ * connection, also of the same host); -ENODEV: being deleted, or no longer exported, or the pool is
+ * not serving; -EACCES: the host is blocked.
+ */
 int volume_attach(struct volume *volume, struct volume_session *session);
 /* No request of the session is in flight. */
 void volume_detach(struct volume_session *session);

@@ -434,8 +434,8 @@ publish(struct volume_alteration *alteration)
     if (alteration->reserve != NULL && result < 0) {
         pool_promise_end(pool);
     }
-    if (alteration->exports_renamed) {
-        exports_rename_end(volume, result == 0);
+    if (alteration->exports_renamed && result < 0) {
+        exports_rename_end(volume, false);
     }
     if (result < 0) {
         return machine_fail(machine, result,
@@ -445,6 +445,9 @@ publish(struct volume_alteration *alteration)
     hash_table_remove(&pool->volumes_by_name, &volume->by_name);
     volume->durable = alteration->record;
     hash_table_insert(&pool->volumes_by_name, &volume->by_name, text_hash(volume->durable.name));
+    if (alteration->exports_renamed) {
+        exports_rename_end(volume, true);
+    }
     if (volume->durable.reserve_bytes > 0) {
         pool->allocator.has_reserves = true;
     }

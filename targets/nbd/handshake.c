@@ -357,6 +357,7 @@ attach(struct nbd_connection *conn)
     if (conn->tls != NULL) {
         nbd_tls_identity(conn->tls, session->identity, sizeof(session->identity));
     }
+    session->export_id = record->id;
     session->read_only = record->read_only;
     session->exclusive = record->exclusive;
     session->event = session_event;

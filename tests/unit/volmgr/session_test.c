@@ -51,7 +51,7 @@ exports_are_found_from_everywhere_and_restored(void **state)
     struct bench *bench = bench_with_pool(3);
     struct export_create create = {
         .name = { "p", "v1" },
-        .record = { .protocol = "iscsi", .name = "iqn.x:disk", .options = "{\"lun\":3}" },
+        .record = { .protocol = "iscsi", .name = "iqn.x:disk", .options = "tls=off" },
     };
     struct export_lookup lookup;
 
@@ -74,7 +74,7 @@ exports_are_found_from_everywhere_and_restored(void **state)
             assert_int_equal(bench_lookup(bench, from, "p/v2", &lookup), -ENOENT);
             assert_int_equal(bench_lookup(bench, from, "iqn.x:disk", &lookup), 0);
             assert_string_equal(lookup.ret_info.name, "v2");
-            assert_string_equal(lookup.ret_record.options, "{\"lun\":3}");
+            assert_string_equal(lookup.ret_record.options, "tls=off");
             bench_release(bench, lookup.ret_volume);
         }
         struct export_query query = { .protocol = "iscsi" };
@@ -345,6 +345,217 @@ events_can_be_waited_for(void **state)
     bench_free(bench);
 }
 
+/* ---- names, and who comes in between ---- */
+
+static struct bench *
+bench_with_two_pools(void)
+{
+    static const char *const TWO[] = { "/d/1", NULL };
+    struct bench *bench = bench_with_pool(2);
+
+    bench->pool_names[1] = "q";
+    bench_disk(bench, "/d/1", 256 * MIB);
+    assert_int_equal(bench_make_pool(bench, "q", TWO, false), 0);
+    assert_int_equal(bench_make_volume(bench, "p/v", 16 * MIB), 0);
+    assert_int_equal(bench_make_volume(bench, "q/v", 16 * MIB), 0);
+    return bench;
+}
+
+/* Commits of two pools are not in one line: both succeeded, and one was not served. */
+static void
+one_of_two_pools_gets_the_name(void **state)
+{
+    struct bench *bench = bench_with_two_pools();
+    struct export_create creates[2] = {
+        { .name = { "p", "v" }, .record = { .protocol = "nbd", .name = "disk" } },
+        { .name = { "q", "v" }, .record = { .protocol = "nbd", .name = "disk" } },
+    };
+    bool done[2] = { false, false };
+
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++) {
+        bench_export_create_start(bench, &creates[i], &done[i]);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(bench_wait(bench, &done[i]), 0);
+    }
+    int first = creates[0].control.op.result;
+    int second = creates[1].control.op.result;
+    assert_true((first == 0 && second == -EEXIST) || (first == -EEXIST && second == 0));
+    assert_int_equal(bench_events(bench, "export-name-taken"), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* A pool that was away while its name was given to another: served when it is free again. */
+static void
+a_name_that_becomes_free_is_served(void **state)
+{
+    struct bench *bench = bench_with_two_pools();
+    struct export_create create = { .name = { "q", "v" },
+                                    .record = { .protocol = "nbd", .name = "p/v" } };
+    struct export_delete delete = { .name = { "p", "v" } };
+    struct export_lookup lookup;
+
+    (void)state;
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench->pool_names[0] = "q";
+    bench->pool_names[1] = NULL;
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_export_create(bench, &create), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench->pool_names[0] = "p";
+    bench->pool_names[1] = "q";
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_events(bench, "export-name-taken"), 1);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0);
+    bool p_has_it = strcmp(lookup.ret_info.pool_name, "p") == 0;
+    bench_release(bench, lookup.ret_volume);
+    snprintf(delete.name.pool, sizeof(delete.name.pool), "%s", p_has_it ? "p" : "q");
+    assert_int_equal(bench_export_delete(bench, &delete), 0);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0);
+    assert_string_equal(lookup.ret_info.pool_name, p_has_it ? "q" : "p");
+    bench_release(bench, lookup.ret_volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* It had looked the export up before it was removed, and attached afterwards. */
+static void
+nobody_attaches_by_an_export_that_is_gone(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume *volume = make_and_hold(bench, "p/v");
+    struct host late = make_host("tcp:10.0.0.1:1", "");
+    struct host other = make_host("tcp:10.0.0.2:1", "");
+    struct export_delete delete = { .name = { "p", "v" } };
+    struct export_lookup lookup;
+
+    (void)state;
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0);
+    late.session.export_id = lookup.ret_record.id;
+    other.session.export_id = lookup.ret_record.id;
+    assert_int_equal(bench_attach(bench, volume, &other.session), 0);
+    assert_int_equal(bench_export_delete(bench, &delete), -EBUSY);
+    /* Refused: it is as before. */
+    assert_int_equal(bench_attach(bench, volume, &late.session), 0);
+    bench_detach(bench, &late.session);
+    bench_detach(bench, &other.session);
+    assert_int_equal(bench_export_delete(bench, &delete), 0);
+    assert_int_equal(bench_attach(bench, volume, &late.session), -ENODEV);
+    /* Nor by the next export of the volume: it must look that up. */
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    assert_int_equal(bench_attach(bench, volume, &late.session), -ENODEV);
+    bench_release(bench, lookup.ret_volume);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0);
+    late.session.export_id = lookup.ret_record.id;
+    assert_int_equal(bench_attach(bench, volume, &late.session), 0);
+    bench_detach(bench, &late.session);
+    bench_release(bench, lookup.ret_volume);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    /* A restart opens what is exported. */
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0);
+    late.session.export_id = lookup.ret_record.id;
+    assert_int_equal(bench_attach(bench, lookup.ret_volume, &late.session), 0);
+    bench_detach(bench, &late.session);
+    bench_release(bench, lookup.ret_volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+static void
+unexporting_by_force_has_a_deadline(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume *volume = make_and_hold(bench, "p/v");
+    struct host host = make_host("tcp:10.0.0.1:1", "");
+    struct export_delete delete = { .name = { "p", "v" }, .drop_sessions = true };
+    struct export_lookup lookup;
+
+    (void)state;
+    host.session.in_flight = 1;
+    assert_int_equal(bench_attach(bench, volume, &host.session), 0);
+    uint64_t start_ns = sim_now_ns(bench->sim);
+    assert_int_equal(bench_export_delete(bench, &delete), -ETIMEDOUT);
+    assert_true(sim_now_ns(bench->sim) - start_ns < 70 * NS_PER_S);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0); /* as before */
+    bench_release(bench, lookup.ret_volume);
+    host.session.in_flight = 0;
+    bench_detach(bench, &host.session);
+    assert_int_equal(bench_export_delete(bench, &delete), 0);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* Two commands about one volume, in every order that the seed brings: one loses, in words. */
+static void
+commands_about_one_volume_do_not_mix(void **state)
+{
+    (void)state;
+    for (uint32_t head_start = 0; head_start < 60; head_start++) {
+        struct bench *bench = bench_with_pool(2);
+        struct volume_delete delete = { .name = { "p", "v" } };
+        struct export_create export = { .name = { "p", "v" }, .record = { .protocol = "nbd" } };
+        struct volume_rename rename = { .name = { "p", "v" }, .new_name = "w" };
+        bool done[3] = { false, false, false };
+        assert_int_equal(bench_make_volume(bench, "p/v", 16 * MIB), 0);
+        bench_volume_delete_start(bench, &delete, &done[0]);
+        for (uint32_t i = 0; i < head_start % 20; i++) {
+            sim_step(bench->sim);
+        }
+        bench_export_create_start(bench, &export, &done[1]);
+        for (uint32_t i = 0; i < head_start / 20; i++) {
+            sim_step(bench->sim);
+        }
+        bench_volume_rename_start(bench, &rename, &done[2]);
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_int_equal(bench_wait(bench, &done[i]), 0);
+        }
+        int deleted = delete.control.op.result;
+        int exported = export.control.op.result;
+        int renamed = rename.control.op.result;
+        assert_int_equal(deleted, 0);
+        assert_true(exported == -ENOENT || exported == -EBUSY);
+        assert_true(renamed == -ENOENT || renamed == -EBUSY);
+        bench_wait_for_jobs(bench);
+        struct export_query query = { 0 };
+        assert_int_equal(bench_export_query(bench, &query), 0);
+        assert_int_equal(query.ret_count, 0);
+        free(query.ret_exports);
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+    }
+}
+
+/* The ids of what was deleted are in no later volume. */
+static void
+ids_are_never_used_again(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct volume_report report;
+    uint64_t last = 0;
+
+    (void)state;
+    for (uint32_t round = 0; round < 6; round++) {
+        assert_int_equal(bench_make_volume(bench, "p/v", 16 * MIB), 0);
+        assert_true(bench_volume_report(bench, "p/v", &report));
+        assert_true(report.id > last);
+        last = report.id;
+        assert_int_equal(bench_delete_volume(bench, "p/v"), 0);
+        if (round % 2 == 0) {
+            bench_power_cut(bench, SIM_CUT_BY_SEED);
+            assert_int_equal(bench_boot(bench), 0);
+        }
+        bench_wait_for_jobs(bench);
+    }
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
@@ -356,6 +567,12 @@ main(void)
         cmocka_unit_test(unexporting_and_deleting_respect_hosts),
         cmocka_unit_test(the_end_of_the_daemon_drops_hosts),
         cmocka_unit_test(events_can_be_waited_for),
+        cmocka_unit_test(one_of_two_pools_gets_the_name),
+        cmocka_unit_test(a_name_that_becomes_free_is_served),
+        cmocka_unit_test(nobody_attaches_by_an_export_that_is_gone),
+        cmocka_unit_test(unexporting_by_force_has_a_deadline),
+        cmocka_unit_test(commands_about_one_volume_do_not_mix),
+        cmocka_unit_test(ids_are_never_used_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

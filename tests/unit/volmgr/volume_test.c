@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "volmgr/core_impl.h"
 
 #define DISK_BYTES (256 * MIB)
 
@@ -436,6 +437,179 @@ added_disks_are_used(void **state)
     bench_free(bench);
 }
 
+/* Each stood in the pool's line until its own commit had ended. */
+static void
+volumes_that_are_made_at_one_time_share_commits(void **state)
+{
+    enum { COUNT = 12 };
+    struct bench *bench = bench_with_pool(3);
+    struct volume_create creates[COUNT] = { 0 };
+    struct export_create exports[COUNT] = { 0 };
+    bool done[COUNT];
+    struct volume_create again = { .name = { "p", "v3" }, .size_bytes = 1 * MIB,
+                                   .tier = VOLUME_TIER_AUTO };
+    bool again_done = false;
+
+    (void)state;
+    uint64_t before = bench_pool_report(bench, "p").commit;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        creates[i] = (struct volume_create){ .name = { .pool = "p" }, .size_bytes = 1 * MIB,
+                                             .tier = VOLUME_TIER_AUTO };
+        snprintf(creates[i].name.volume, sizeof(creates[i].name.volume), "v%u", i);
+        bench_volume_create_start(bench, &creates[i], &done[i]);
+    }
+    bench_volume_create_start(bench, &again, &again_done);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        assert_int_equal(bench_wait(bench, &done[i]), 0);
+        assert_int_equal(creates[i].control.op.result, 0);
+    }
+    assert_int_equal(bench_wait(bench, &again_done), 0);
+    assert_int_equal(again.control.op.result, -EEXIST);
+    assert_true(bench_pool_report(bench, "p").commit - before < COUNT / 2);
+    before = bench_pool_report(bench, "p").commit;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        exports[i] = (struct export_create){ .name = { .pool = "p" },
+                                             .record = { .protocol = "nbd" } };
+        snprintf(exports[i].name.volume, sizeof(exports[i].name.volume), "v%u", i);
+        bench_export_create_start(bench, &exports[i], &done[i]);
+    }
+    for (uint32_t i = 0; i < COUNT; i++) {
+        assert_int_equal(bench_wait(bench, &done[i]), 0);
+        assert_int_equal(exports[i].control.op.result, 0);
+    }
+    assert_true(bench_pool_report(bench, "p").commit - before < COUNT / 2);
+    assert_int_equal(bench_pool_report(bench, "p").volume_count, COUNT);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+struct filler {
+    struct message message;
+    struct pool *pool;
+    struct commit_request commit;
+    struct byte_buffer batch;
+    bool done;
+};
+
+static void
+filler_done(struct io_op *op)
+{
+    struct commit_request *commit = container_of(op, struct commit_request, op);
+    container_of(commit, struct filler, commit)->done = true;
+}
+
+static void
+filler_deliver(struct message *message)
+{
+    struct filler *filler = container_of(message, struct filler, message);
+
+    filler->commit.op.done = filler_done;
+    filler->commit.batch = &filler->batch;
+    committer_submit(filler->pool, &filler->commit);
+}
+
+/* A commit of about this size, which removes what is not there. */
+static void
+commit_filler(struct bench *bench, struct filler *filler, size_t bytes)
+{
+    uint8_t key[MAP_KEY_BYTES];
+
+    filler->pool = list_first(&bench->manager->pools, struct pool, link);
+    for (uint64_t page = 0; filler->batch.length_bytes + 40 < bytes; page++) {
+        map_key_encode(key, UINT32_MAX, page, 1);
+        store_batch_delete(&filler->batch, STORE_FAMILY_MAP, key, sizeof(key));
+    }
+    sim_process_enter(bench->sim);
+    reactor_send(bench->reactors[0], &filler->message, filler_deliver);
+    sim_process_leave(bench->sim);
+}
+
+/*
+ * A commit that did not fit a group was overtaken by one behind it, and then took the numbers in
+ * the pool's record back: the next export got the number of one that is there, and replaced it.
+ */
+static void
+numbers_are_not_taken_back(void **state)
+{
+    (void)state;
+    for (size_t slack = 300; slack < 1200; slack += 30) {
+        struct bench *bench = bench_with_pool(2);
+        struct filler first = { 0 };
+        struct filler large = { 0 };
+        struct volume_create create = { .name = { "p", "w" }, .size_bytes = 1 * MIB,
+                                        .tier = VOLUME_TIER_AUTO };
+        struct export_create export = { .name = { "p", "a" }, .record = { .protocol = "nbd" } };
+        bool done[2] = { false, false };
+        assert_int_equal(bench_make_volume(bench, "p/a", 1 * MIB), 0);
+        assert_int_equal(bench_make_volume(bench, "p/b", 1 * MIB), 0);
+        const struct pool *pool = list_first(&bench->manager->pools, struct pool, link);
+        commit_filler(bench, &first, 100);
+        sim_step(bench->sim);
+        commit_filler(bench, &large, ledger_size_bytes(pool->ledger) / 8 - slack);
+        bench_volume_create_start(bench, &create, &done[0]);
+        bench_export_create_start(bench, &export, &done[1]);
+        assert_int_equal(bench_wait(bench, &done[0]), 0);
+        assert_int_equal(bench_wait(bench, &done[1]), 0);
+        assert_int_equal(bench_wait(bench, &large.done), 0);
+        assert_true(first.done);
+        assert_int_equal(create.control.op.result, 0);
+        assert_int_equal(export.control.op.result, 0);
+        bench_power_cut(bench, SIM_CUT_LOSE_ALL);
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+        assert_int_equal(bench_make_export(bench, "p/b"), 0);
+        assert_int_equal(bench_shutdown(bench), 0);
+        assert_int_equal(bench_boot(bench), 0);
+        struct export_query query = { 0 };
+        assert_int_equal(bench_export_query(bench, &query), 0);
+        assert_int_equal(query.ret_count, 2);
+        free(query.ret_exports);
+        assert_int_equal(bench_shutdown(bench), 0);
+        byte_buffer_free(&first.batch);
+        byte_buffer_free(&large.batch);
+        bench_free(bench);
+    }
+}
+
+/* The end of the daemon comes while volumes are being made: what was answered is there. */
+static void
+making_volumes_ends_with_the_daemon(void **state)
+{
+    (void)state;
+    for (uint32_t head_start = 0; head_start < 60; head_start++) {
+        struct bench *bench = bench_with_pool(2);
+        struct volume_create creates[3] = { 0 };
+        struct export_create export = { .name = { "p", "w" }, .record = { .protocol = "nbd" } };
+        struct volume_report report;
+        bool done[4];
+        assert_int_equal(bench_make_volume(bench, "p/w", 1 * MIB), 0);
+        for (uint32_t i = 0; i < 3; i++) {
+            creates[i] = (struct volume_create){ .name = { .pool = "p" }, .size_bytes = 1 * MIB,
+                                                 .tier = VOLUME_TIER_AUTO };
+            snprintf(creates[i].name.volume, sizeof(creates[i].name.volume), "v%u", i);
+            bench_volume_create_start(bench, &creates[i], &done[i]);
+        }
+        bench_export_create_start(bench, &export, &done[3]);
+        for (uint32_t i = 0; i < head_start; i++) {
+            sim_step(bench->sim);
+        }
+        assert_int_equal(bench_shutdown(bench), 0);
+        assert_int_equal(bench_boot(bench), 0);
+        for (uint32_t i = 0; i < 3; i++) {
+            char path[16];
+            snprintf(path, sizeof(path), "p/v%u", i);
+            assert_true(done[i]);
+            assert_int_equal(bench_volume_report(bench, path, &report),
+                             creates[i].control.op.result == 0);
+        }
+        assert_true(done[3]);
+        assert_true(bench_volume_report(bench, "p/w", &report));
+        assert_int_equal(report.export_count, export.control.op.result == 0 ? 1 : 0);
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+    }
+}
+
 int
 main(void)
 {
@@ -450,6 +624,9 @@ main(void)
         cmocka_unit_test(a_volume_can_be_renamed),
         cmocka_unit_test(a_reserve_is_a_promise),
         cmocka_unit_test(added_disks_are_used),
+        cmocka_unit_test(volumes_that_are_made_at_one_time_share_commits),
+        cmocka_unit_test(numbers_are_not_taken_back),
+        cmocka_unit_test(making_volumes_ends_with_the_daemon),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
