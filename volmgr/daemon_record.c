@@ -234,6 +234,20 @@ daemon_record_is_full(const struct manager *manager)
 static void save_begin(struct daemon_record *record);
 
 static void
+save_answer(struct daemon_save *save, int status)
+{
+    timer_disarm(save->manager->control, &save->deadline);
+    list_remove(&save->link);
+    reactor_complete(&save->op, status);
+}
+
+static void
+save_late(struct timer *timer)
+{
+    save_answer(container_of(timer, struct daemon_save, deadline), -ETIMEDOUT);
+}
+
+static void
 save_done(struct io_op *op)
 {
     struct state_transfer *transfer = container_of(op, struct state_transfer, op);
@@ -244,9 +258,8 @@ save_done(struct io_op *op)
         log_error("control", "the list of blocked hosts cannot be written: %s",
                   error_name(op->result));
     }
-    for (struct list *link = list_pop_front(&record->covered); link != NULL;
-         link = list_pop_front(&record->covered)) {
-        reactor_complete(&list_entry(link, struct daemon_save, link)->op, op->result);
+    list_for_each_safe(&record->covered, link) {
+        save_answer(list_entry(link, struct daemon_save, link), op->result);
     }
     if (record->wanted) {
         save_begin(record);
@@ -303,8 +316,12 @@ daemon_record_save(struct machine *machine, struct daemon_save *save, io_op_done
     if (record == NULL) {
         return;
     }
+    struct reactor *control = machine->manager->control;
     machine_arm(machine, &save->op, done);
+    save->manager = machine->manager;
     list_push_back(&record->waiting, &save->link);
+    timer_arm(control, &save->deadline,
+              reactor_now_ns(control) + machine->manager->options.disk_timeout_ns, save_late);
     daemon_record_touch(record);
 }
 

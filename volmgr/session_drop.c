@@ -7,9 +7,10 @@
  * A drop goes over all reactors twice. The first round blocks the name that was given, if any, and
  * collects under which other names the sessions that are meant are known: a host that is blocked by
  * its identity shall not come back without TLS from the same address, nor one that is blocked by
- * its address over another network with the same certificate. The names are made durable in the
- * daemon's record. The second round blocks all of them, delivers VOLUME_SESSION_DROP to each
- * session that is meant, and comes back from a reactor when the last one of them has detached.
+ * its address over another network with the same certificate. The second round blocks all of them,
+ * delivers VOLUME_SESSION_DROP to each session that is meant, and comes back from a reactor when
+ * the last one of them has detached. Beside it the names are made durable in the daemon's record; a
+ * state directory that does not answer keeps no host in.
  *
  * A session detaches when none of its requests can take effect any more, and that may be long after
  * they have been answered: a write that hangs on a disk is one of them. The command says so at its
@@ -32,7 +33,6 @@
 
 #define SESSION_DROP_PHASES(X)                                                                     \
     X(IDENTIFY)                                                                                    \
-    X(RECORD)                                                                                      \
     X(DROP)                                                                                        \
     X(COUNT)
 
@@ -314,7 +314,7 @@ save_done(struct io_op *op)
 }
 
 static enum machine_step
-record(struct session_dropping *dropping)
+block_and_drop(struct session_dropping *dropping)
 {
     struct machine *machine = &dropping->machine;
     struct session_drop *drop = dropping->drop;
@@ -349,16 +349,17 @@ record(struct session_dropping *dropping)
         const struct block_name *first =
             (const struct block_name *)(const void *)dropping->names.data;
         list_block(dropping, drop->match[0] != '\0' ? drop->match : first->text);
-    } else {
-        return MACHINE_NEXT;
     }
-    daemon_record_save(machine, &dropping->save, save_done);
+    if (drop->block || drop->unblock) {
+        daemon_record_save(machine, &dropping->save, save_done);
+    }
+    round_all(machine, &dropping->round, drop_visit);
     return machine_wait(machine);
 }
 
 /* ---- the end ---- */
 
-/* Such as "; blocked from now on: 10.0.0.1, host-a". */
+/* "10.0.0.1, host-a" */
 static void
 names_format(const struct session_dropping *dropping, char *to, size_t to_bytes)
 {
@@ -373,13 +374,32 @@ names_format(const struct session_dropping *dropping, char *to, size_t to_bytes)
     }
 }
 
+static void
+tell(const struct session_dropping *dropping, uint32_t left)
+{
+    const struct session_drop *drop = dropping->drop;
+    char names[160];
+    char waits[64] = "";
+
+    names_format(dropping, names, sizeof(names));
+    if (left > 0) {
+        snprintf(waits, sizeof(waits), ", %u have not ended yet", left);
+    }
+    event_raise(dropping->machine.manager, left > 0 ? EVENT_WARNING : EVENT_INFO, NULL,
+                drop->match, drop->unblock ? "host-unblocked" : "sessions-dropped",
+                "%u sessions ended%s%s%s", drop->ret_dropped, waits,
+                drop->block     ? "; blocked from now on: "
+                : drop->unblock ? "; let in again: "
+                                : "",
+                names);
+}
+
 static enum machine_step
 drop_count(struct session_dropping *dropping)
 {
     struct machine *machine = &dropping->machine;
     struct session_drop *drop = dropping->drop;
     const struct volume_name *stuck = NULL;
-    char names[160];
     uint32_t left = 0;
 
     drop->ret_dropped = 0;
@@ -389,15 +409,8 @@ drop_count(struct session_dropping *dropping)
         left += own->left;
         stuck = own->left > 0 ? &own->stuck : stuck;
     }
-    names_format(dropping, names, sizeof(names));
     if (drop->ret_dropped > 0 || left > 0 || drop->block || drop->unblock) {
-        event_raise(machine->manager, left > 0 ? EVENT_WARNING : EVENT_INFO, NULL, drop->match,
-                    drop->unblock ? "host-unblocked" : "sessions-dropped",
-                    "%u sessions ended, %u have not yet%s%s", drop->ret_dropped, left,
-                    drop->block     ? "; blocked from now on: "
-                    : drop->unblock ? "; let in again: "
-                                    : "",
-                    names);
+        tell(dropping, left);
     }
     if (left > 0) {
         return machine_fail(machine, -ETIMEDOUT,
@@ -427,11 +440,8 @@ dropping_phase(struct machine *machine, uint32_t phase)
     case DROP_IDENTIFY:
         round_all(machine, &dropping->round, identify_visit);
         return machine_wait(machine);
-    case DROP_RECORD:
-        return record(dropping);
     case DROP_DROP:
-        round_all(machine, &dropping->round, drop_visit);
-        return machine_wait(machine);
+        return block_and_drop(dropping);
     case DROP_COUNT:
         return drop_count(dropping);
     case DROP_PHASE_COUNT:

@@ -85,12 +85,15 @@ void daemon_record_close(struct daemon_record *record);
 void daemon_record_load(struct machine *machine, struct daemon_record *record);
 void daemon_record_take(struct machine *machine, struct daemon_record *record);
 /*
- * Write manager->blocks and the number of the next job as they are now; armed at the machine, whose
- * status is how it went. Nothing without a state directory.
+ * Write manager->blocks and the number of the next job as they are now; armed at the machine.
+ * -ETIMEDOUT when the disk has not answered by the deadline of disk operations: whether it is
+ * written is not known then. Nothing without a state directory.
  */
 struct daemon_save {
     struct list link;
     struct io_op op;
+    struct timer deadline;
+    struct manager *manager;
 };
 void daemon_record_save(struct machine *machine, struct daemon_save *save, io_op_done_fn *done);
 /* Nobody waits for it. */

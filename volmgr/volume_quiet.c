@@ -32,6 +32,7 @@ quiet_visit(struct round_stop *stop)
     if (volume->fenced || volume->commit_failed) {
         volume->closed = false;
         quiet->closed = false;
+        quiet->fenced = volume->fenced;
         quiet->status = -EIO;
         return MACHINE_NEXT;
     }
@@ -104,6 +105,12 @@ volume_quiet_refuse(struct machine *machine, const struct volume_quiet *quiet)
                             "changed",
                             volume->pool->name, volume->durable.name);
     default:
+        if (quiet->fenced) {
+            return machine_fail(machine, quiet->status,
+                                "a disk has lost writes of volume `%s/%s`: accept the loss first "
+                                "(`volctl accept-loss`), then try again",
+                                volume->pool->name, volume->durable.name);
+        }
         return machine_fail(machine, quiet->status,
                             "what hosts have written to volume `%s/%s` cannot be made durable: see "
                             "`volctl events` for the disk that failed; after it has been seen to, "

@@ -376,6 +376,112 @@ a_host_that_does_not_end_is_no_success(void **state)
     bench_free(bench);
 }
 
+/* A host with one write under way. */
+struct writer {
+    struct host host;
+    struct message message;
+    struct volume *volume;
+    struct volume_request request;
+    struct iovec iov;
+    uint8_t *data;
+    bool replied;
+    bool released;
+};
+
+static void
+writer_replied(struct volume_request *request)
+{
+    container_of(request, struct writer, request)->replied = true;
+}
+
+static void
+writer_released(struct volume_request *request)
+{
+    struct writer *writer = container_of(request, struct writer, request);
+
+    writer->released = true;
+    writer->host.session.in_flight--;
+    if (writer->host.session.dropping) {
+        volume_detach(&writer->host.session);
+    }
+}
+
+static void
+writer_deliver(struct message *message)
+{
+    struct writer *writer = container_of(message, struct writer, message);
+
+    writer->host.session.in_flight++;
+    volume_submit(writer->volume, &writer->request);
+}
+
+static void
+write_block(struct bench *bench, struct writer *writer, struct volume *volume, uint8_t fill)
+{
+    writer->data = aligned_alloc(4096, 4096);
+    assert_non_null(writer->data);
+    memset(writer->data, fill, 4096);
+    writer->volume = volume;
+    volume_request_init(&writer->request);
+    writer->iov = (struct iovec){ .iov_base = writer->data, .iov_len = 4096 };
+    writer->request.operation = VOLUME_WRITE;
+    writer->request.offset_bytes = 0;
+    writer->request.length_bytes = 4096;
+    writer->request.iov = &writer->iov;
+    writer->request.iov_count = 1;
+    writer->request.reply = writer_replied;
+    writer->request.release = writer_released;
+    sim_process_enter(bench->sim);
+    reactor_send(volume_reactor(volume), &writer->message, writer_deliver);
+    sim_process_leave(bench->sim);
+}
+
+/*
+ * Its write hangs on a disk, and is answered with an error long before it ends. Until it has ended
+ * the drop is no success; the next host's write on that block comes behind it.
+ */
+static void
+a_write_that_hangs_is_waited_for(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct sim_disk *disk = sim_disk_find(bench->sim, "/d/0");
+    struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_WRITE };
+    struct session_drop drop = { .match = "10.0.0.1", .block = true, .timeout_ns = 90 * NS_PER_S };
+    struct writer old = { .host = make_host("tcp:10.0.0.1:7", "") };
+    struct writer new = { .host = make_host("tcp:10.0.0.2:7", "") };
+    uint8_t block_data[4096];
+
+    (void)state;
+    assert_int_equal(bench_make_volume(bench, "p/v", 128 * MIB), 0);
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    struct volume *volume = hold(bench);
+    assert_int_equal(bench_fill(bench, volume, 0, 1 * MIB, 1), 0);
+    assert_int_equal(bench_attach(bench, volume, &old.host.session), 0);
+    sim_disk_add_fault(disk, &hang);
+    write_block(bench, &old, volume, 0xaa);
+    bench_pass_time(bench, 1);
+    assert_int_equal(bench_session_drop(bench, &drop), -ETIMEDOUT);
+    assert_true(old.replied && !old.released);
+    sim_disk_clear_faults(disk); /* what hangs still does */
+    assert_int_equal(bench_attach(bench, volume, &new.host.session), 0);
+    write_block(bench, &new, volume, 0xbb);
+    bench_pass_time(bench, 5);
+    assert_false(new.replied);
+    sim_disk_release(disk);
+    assert_int_equal(bench_wait(bench, &new.released), 0);
+    assert_true(old.released);
+    assert_int_equal(new.request.status, 0);
+    assert_int_equal(bench_session_drop(bench, &drop), 0);
+    assert_int_equal(bench_io(bench, volume, VOLUME_READ, 0, block_data, 4096), 0);
+    assert_memory_equal(block_data, new.data, 4096);
+    bench_detach(bench, &new.host.session);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+    free(old.data);
+    free(new.data);
+}
+
 static void
 a_block_that_is_not_durable_is_no_success(void **state)
 {
@@ -394,6 +500,40 @@ a_block_that_is_not_durable_is_no_success(void **state)
     bench_power_cut(bench, SIM_CUT_LOSE_ALL);
     assert_int_equal(bench_boot(bench), 0);
     assert_int_equal(try_attach(bench, "tcp:10.0.0.1:8", ""), -EACCES);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* The disk of the state directory does not answer: the host is out all the same, and it is said. */
+static void
+a_hung_state_directory_keeps_no_host_in(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct sim_disk *disk = sim_disk_find(bench->sim, "/state/daemon");
+    struct sim_fault hang = { .action = SIM_FAULT_HANG };
+    struct host host = make_host("tcp:10.0.0.1:7", "");
+    struct session_drop drop = { .match = "10.0.0.1", .block = true };
+    bool done = false;
+
+    (void)state;
+    assert_int_equal(bench_make_volume(bench, "p/v", 16 * MIB), 0);
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    struct volume *volume = hold(bench);
+    assert_int_equal(bench_attach(bench, volume, &host.session), 0);
+    sim_disk_add_fault(disk, &hang);
+    bench_session_drop_start(bench, &drop, &done);
+    bench_pass_time(bench, 1);
+    assert_int_equal(host.drops, 1);
+    assert_false(done);
+    bench_detach(bench, &host.session);
+    assert_int_equal(try_attach(bench, "tcp:10.0.0.1:8", ""), -EACCES);
+    assert_int_equal(bench_wait(bench, &done), 0);
+    assert_int_equal(drop.control.op.result, -ETIMEDOUT);
+    assert_non_null(strstr(drop.control.error.message, "recorded"));
+    sim_disk_clear_faults(disk);
+    sim_disk_release(disk);
+    assert_int_equal(bench_session_drop(bench, &drop), 0);
+    bench_release(bench, volume);
     assert_int_equal(bench_shutdown(bench), 0);
     bench_free(bench);
 }
@@ -504,7 +644,9 @@ main(void)
         cmocka_unit_test(a_blocked_host_stays_out_after_the_daemon_died),
         cmocka_unit_test(a_blocked_host_cannot_come_by_another_way),
         cmocka_unit_test(a_host_that_does_not_end_is_no_success),
+        cmocka_unit_test(a_write_that_hangs_is_waited_for),
         cmocka_unit_test(a_block_that_is_not_durable_is_no_success),
+        cmocka_unit_test(a_hung_state_directory_keeps_no_host_in),
         cmocka_unit_test(numbers_of_jobs_are_never_used_again),
         cmocka_unit_test(the_newest_events_are_kept),
         cmocka_unit_test(the_list_of_blocked_hosts_is_bounded),
