@@ -19,7 +19,7 @@ struct target {
     const char *path; /* of a unix socket; NULL: TCP */
     char host[ATTACH_TEXT_SIZE];
     char port[8];
-    bool tls;         /* required */
+    bool tls;         /* used */
     bool read_only;
     char uri[3 * ATTACH_TEXT_SIZE];
     char node[32]; /* a name for QEMU's block node */
@@ -273,6 +273,17 @@ struct attach {
     unsigned found;
 };
 
+/* Whether hosts can use the export at an address with this TLS, and whether they use TLS then. */
+static bool
+tls_fits(const json_t *export, const json_t *listener, bool *ret_tls)
+{
+    const char *wanted = member_text(export, "tls");
+    const char *offered = member_text(listener, "tls");
+    *ret_tls = strcmp(offered, "required") == 0 || strcmp(wanted, "required") == 0;
+    return !(strcmp(wanted, "required") == 0 && strcmp(offered, "off") == 0) &&
+           !(strcmp(wanted, "off") == 0 && strcmp(offered, "required") == 0);
+}
+
 static void
 print_export(struct attach *attach, const json_t *export, const json_t *listeners)
 {
@@ -285,9 +296,9 @@ print_export(struct attach *attach, const json_t *export, const json_t *listener
         struct target target = {
             .export_name = member_text(export, "name"),
             .read_only = json_is_true(json_object_get(export, "read_only")),
-            .tls = strcmp(member_text(listener, "tls"), "required") == 0,
         };
         if (strcmp(member_text(listener, "protocol"), protocol) != 0 ||
+            !tls_fits(export, listener, &target.tls) ||
             !take_address(&target, address, attach->host)) {
             continue;
         }
@@ -320,8 +331,13 @@ print_all(struct attach *attach, const json_t *exports, const json_t *listeners)
         return cli_fail(attach->cli, what, "it is not exported", remedy, -ENOENT);
     }
     if (attach->found == 0) {
-        return cli_fail(attach->cli, what, "the daemon listens at no address",
-                        "Start volmgrd with --nbd HOST:PORT or --nbd-unix PATH.", -ENOENT);
+        return cli_fail(attach->cli, what,
+                        json_array_size(listeners) > 0
+                            ? "the daemon listens at no address that fits the export's TLS rule"
+                            : "the daemon listens at no address",
+                        "Start volmgrd with --nbd HOST:PORT or --nbd-unix PATH; [nbd] tls and "
+                        "unix_tls of its configuration say where TLS is offered.",
+                        -ENOENT);
     }
     return CLI_OK;
 }
@@ -332,6 +348,11 @@ cli_attach(struct cli *cli, const struct api_arguments *arguments)
     struct cli_reply exports = { 0 };
     struct cli_reply status = { 0 };
     char host[256] = "localhost";
+    const char *wanted = api_text(arguments, "for");
+    if (wanted != NULL && strcmp(wanted, "iscsiadm") == 0) {
+        return cli_fail(cli, "cannot attach by iSCSI", "this daemon offers NBD only",
+                        "Use --for nbd-client on Linux hosts, or --for qemu.", -EOPNOTSUPP);
+    }
     enum cli_exit result = cli_get(cli, API_EXPORT_LIST, &exports);
     if (result == CLI_OK) {
         result = cli_get(cli, API_STATUS, &status);
@@ -341,7 +362,7 @@ cli_attach(struct cli *cli, const struct api_arguments *arguments)
         struct attach attach = {
             .cli = cli,
             .volume = api_text(arguments, "volume"),
-            .wanted = api_text(arguments, "for"),
+            .wanted = wanted,
             .host = api_present(arguments, "host") ? api_text(arguments, "host") : host,
             .list = cli->json ? json_array() : NULL,
         };

@@ -83,6 +83,19 @@ names_found(struct io_op *op)
     nbd_connection_event(conn, NBD_EVENT_LOOKED_UP);
 }
 
+/* Who asks: the manager keeps to the rules of the export. */
+static void
+describe_client(const struct nbd_connection *conn, struct export_client *ret_client)
+{
+    memset(ret_client, 0, sizeof(*ret_client));
+    memcpy(ret_client->peer, conn->peer, MIN(sizeof(ret_client->peer), sizeof(conn->peer)));
+    ret_client->peer[sizeof(ret_client->peer) - 1] = '\0';
+    ret_client->tls = conn->tls != NULL;
+    if (conn->tls != NULL) {
+        nbd_tls_identity(conn->tls, ret_client->identity, sizeof(ret_client->identity));
+    }
+}
+
 /* Ask the manager for an export; a name that cannot be one is answered at once. */
 static void
 look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
@@ -99,6 +112,7 @@ look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
     }
     snprintf(lookup->protocol, sizeof(lookup->protocol), "nbd");
     memcpy(lookup->name, name, name_bytes);
+    describe_client(conn, &lookup->client);
     lookup->op.done = looked_up;
     conn->looking_up = true;
     manager_export_lookup(nbd_connection_server(conn)->manager, lookup);
@@ -114,7 +128,33 @@ release_volume(struct nbd_connection *conn)
 static const char *
 lookup_failure(int status)
 {
-    return status == -ENOENT ? "no export of this name" : "the export is not being served";
+    switch (status) {
+    case -ENOENT:
+        return "no export of this name";
+    case -EACCES:
+        return "this client may not use the export";
+    case -ENOKEY:
+        return "the export needs TLS";
+    default:
+        return "the export is not being served";
+    }
+}
+
+/*
+ * "TLS support", SELECTIVETLS: ERR_TLS_REQD belongs to INFO and GO of an export that is TLS-only,
+ * and to clients that could still turn to TLS here.
+ */
+static uint32_t
+lookup_error(const struct nbd_connection *conn, int status)
+{
+    uint32_t option = conn->handshake->option;
+
+    if (status == -ENOKEY && conn->tls_mode != NBD_TLS_OFF &&
+        (option == NBD_OPT_INFO || option == NBD_OPT_GO)) {
+        ASSERT(conn->tls == NULL);
+        return NBD_REP_ERR_TLS_REQD;
+    }
+    return status == -EACCES || status == -ENOKEY ? NBD_REP_ERR_POLICY : NBD_REP_ERR_UNKNOWN;
 }
 
 /* ---- options that change the way of talking ---- */
@@ -177,6 +217,7 @@ option_list(struct nbd_connection *conn, const uint8_t *data, uint32_t length_by
     byte_buffer_free(&names->ret_names);
     memset(names, 0, sizeof(*names));
     snprintf(names->protocol, sizeof(names->protocol), "nbd");
+    describe_client(conn, &names->client);
     names->op.done = names_found;
     conn->looking_up = true;
     manager_export_names(nbd_connection_server(conn)->manager, names);
@@ -388,7 +429,7 @@ nbd_option_looked_up(struct nbd_connection *conn)
         return;
     }
     if (status < 0) {
-        refuse(conn, NBD_REP_ERR_UNKNOWN, lookup_failure(status));
+        refuse(conn, lookup_error(conn, status), lookup_failure(status));
         return;
     }
     switch (handshake->option) {

@@ -10,8 +10,9 @@
  * connection moves to the reactor that owns the volume and stays there. Every structure belongs to
  * one reactor at a time, and reactors talk by messages only.
  *
- * A client is let in by the volume: volume_attach() refuses blocked peers, and a second client
- * where one has the volume for itself.
+ * A client is let in by the manager, which knows the rules of the export (its network, its name,
+ * TLS or not), and by the volume: volume_attach() refuses blocked peers, and a second client where
+ * one has the volume for itself.
  *
  * Back-pressure is memory: a request needs a slot and, for payload, buffers of its reactor's pool.
  * Without them the socket is not read. A slot is held until the volume has released the request
