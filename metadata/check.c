@@ -203,13 +203,16 @@ walk_done(struct io_op *op)
     struct check_state *state =
         container_of(container_of(op, struct record_walk, op), struct check_state, walk);
     struct metadata_check *check = state->check;
-    while (state->family != STORE_FAMILY_COUNT) {
+    while (state->family != STORE_FAMILY_COUNT && op->result == 0) {
         family_end(state);
     }
-    check_labels(state);
+    if (op->result == 0) {
+        check_labels(state);
+    }
+    int32_t result = op->result;
     check->driver = NULL;
     state_free(state);
-    reactor_complete(&check->op, 0);
+    reactor_complete(&check->op, result);
 }
 
 void
@@ -235,5 +238,8 @@ metadata_check(struct metadata_check *check)
     state->walk.snapshot = check->snapshot;
     state->walk.item = take_item;
     state->walk.failed = take_failure;
+    state->walk.step_bytes = check->step_bytes;
+    state->walk.rest_ns = check->rest_ns;
+    state->walk.cancel = &check->cancel;
     record_walk(&state->walk);
 }

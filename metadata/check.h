@@ -45,7 +45,6 @@ enum check_severity {
     X(MAPPED_COUNT_WRONG, "mapped-count-wrong")                                                    \
     X(EXPORT_VOLUME_MISSING, "export-volume-missing")                                              \
     X(EXPORT_NAME_TWICE, "export-name-twice")                                                      \
-    X(DAMAGE_ORPHAN, "damage-orphan")                                                              \
     X(CHECKPOINT_WRONG, "checkpoint-wrong")                                                        \
     X(EXTENT_DAMAGED, "extent-damaged")                                                            \
     X(EXTENT_OWNER_MISSING, "extent-owner-missing")                                                \
@@ -94,7 +93,7 @@ typedef void check_finding_fn(struct metadata_check *check, const struct check_f
 
 /* Asynchronous; on a reactor. */
 struct metadata_check {
-    /* 0: complete, whatever was found; -ENOMEM. */
+    /* 0: complete, whatever was found; -ENOMEM, -ECANCELED. The counts below grow as it goes. */
     struct io_op op;
     struct store *store;
     const struct store_snapshot *snapshot; /* NULL only when the store does not change */
@@ -104,6 +103,11 @@ struct metadata_check {
     /* NULL, or an empty buffer: filled with the batch that repairs all that is repairable. Commit
      * it only if nothing has been committed since; then check again. */
     struct byte_buffer *repair;
+    /* For a database that serves meanwhile: small steps and a rest behind each, so that the
+     * reactor's other work waits for little. 0: 256 KiB; 0: no rest. */
+    size_t step_bytes;
+    uint64_t rest_ns;
+    bool cancel; /* set at any time: it ends soon, with -ECANCELED */
 
     uint64_t ret_findings[CHECK_SEVERITY_COUNT];
     uint64_t ret_commit;
