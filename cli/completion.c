@@ -9,7 +9,8 @@
 #include "base/assert.h"
 #include "cli/cli.h"
 
-static const char global_options[] = "--socket --json --wait --timeout --help --version";
+static const char global_options[] = "--socket --cert --key --cacert --json --wait "
+                                    "--timeout --help --version";
 
 /* Words of one level: first words (parent NULL) or second words of a group, each once. */
 static void
@@ -146,13 +147,16 @@ generate_bash(FILE *to)
           "    local i options=\"\" value=\"\" command=\"\" count=0\n"
           "    for (( i = 1; i < COMP_CWORD; i++ )); do\n"
           "        case \"${COMP_WORDS[i]}\" in\n"
-          "        -s|--socket) _volctl_socket=( -s \"${COMP_WORDS[i+1]}\" ); (( i++ )) ;;\n"
+          "        -s|--socket|--cert|--key|--cacert)\n"
+          "            _volctl_socket+=( \"${COMP_WORDS[i]}\" \"${COMP_WORDS[i+1]}\" )\n"
+          "            (( i++ )) ;;\n"
           "        -*) ;;\n"
           "        *) words+=( \"${COMP_WORDS[i]}\" ) ;;\n"
           "        esac\n"
           "    done\n"
           "    case \"$previous\" in\n"
-          "    -s|--socket) COMPREPLY=( $(compgen -f -- \"$current\") ); return ;;\n"
+          "    -s|--socket|--cert|--key|--cacert)\n"
+          "        COMPREPLY=( $(compgen -f -- \"$current\") ); return ;;\n"
           "    esac\n"
           "    if (( ${#words[@]} == 0 )); then\n"
           "        COMPREPLY=( $(compgen -W \"",
@@ -263,6 +267,9 @@ generate_fish(FILE *to)
           "end\n"
           "complete -c volctl -f\n"
           "complete -c volctl -s s -l socket -r -F -d 'control socket of the daemon'\n"
+          "complete -c volctl -l cert -r -F -d 'our certificate, for https'\n"
+          "complete -c volctl -l key -r -F -d 'the key of our certificate'\n"
+          "complete -c volctl -l cacert -r -F -d 'authorities for the certificate of the daemon'\n"
           "complete -c volctl -l json -d 'print the reply of the API as it is'\n"
           "complete -c volctl -l wait -d 'follow the job to its end'\n"
           "complete -c volctl -l timeout -r -d 'give up waiting for an answer'\n"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -24,7 +25,48 @@ cli_print_usage(FILE *to, const struct api_command *command)
             }
         }
         fprintf(to, required ? "" : "]");
+        fprintf(to, field->type == API_TYPE_STRINGS ? "..." : "");
     }
+}
+
+/* How far the next part of a usage line goes: up to a blank before an option or a bracket. */
+static size_t
+usage_part(const char *text)
+{
+    size_t length = 1;
+    int depth = *text == '[';
+    while (text[length] != '\0' &&
+           !(depth == 0 && text[length] == ' ' &&
+             (text[length + 1] == '[' || text[length + 1] == '-'))) {
+        depth += text[length] == '[';
+        depth -= text[length] == ']';
+        length++;
+    }
+    return length;
+}
+
+static void
+print_wrapped_usage(FILE *to, const struct api_command *command)
+{
+    static const char title[] = "Usage: ";
+    char *text = NULL;
+    size_t length = 0;
+    FILE *memory = open_memstream(&text, &length);
+    ASSERT(memory != NULL);
+    cli_print_usage(memory, command);
+    fclose(memory);
+    int column = fprintf(to, "%s", title);
+    for (const char *at = text; *at != '\0';) {
+        int part = (int)usage_part(at);
+        if (column + part > 79) {
+            column = fprintf(to, "\n%*s", (int)sizeof(title) + 3, "") - 1;
+            part -= *at == ' ';
+            at += *at == ' ';
+        }
+        column += fprintf(to, "%.*s", part, at);
+        at += part;
+    }
+    free(text);
 }
 
 /* Words of `text` from column `indent` to 79. The cursor stands at `indent`. */
@@ -56,13 +98,18 @@ cli_print_help(FILE *to)
                 "Manage volumes, pools and exports of a volmgrd.\n\nCommands:\n");
     for (int id = 0; id < API_COMMAND_COUNT; id++) {
         const struct api_command *command = api_command((enum api_command_id)id);
-        fprintf(to, "  %-14s %s\n", command->words, command->summary);
+        fprintf(to, "  %-15s %s\n", command->words, command->summary);
     }
     fprintf(to,
-            "  %-14s %s\n  %-14s %s\n\n"
+            "  %-15s %s\n  %-15s %s\n\n"
             "Options of every command:\n"
-            "  -s, --socket PATH   control socket of the daemon (default: $VOLCTL_SOCKET, or the\n"
+            "  -s, --socket PATH|URL\n"
+            "                      control socket of the daemon (default: $VOLCTL_SOCKET, or the\n"
             "                      first of the usual places that exists)\n"
+            "  --cert FILE, --key FILE, --cacert FILE\n"
+            "                      our certificate and its key, and the authorities that signed\n"
+            "                      the daemon's, when -s is https://HOST:PORT\n"
+            "                      (default: $VOLCTL_CERT, $VOLCTL_KEY, $VOLCTL_CACERT)\n"
             "  --json              print the reply of the API as it is\n"
             "  --wait              follow the job that a command leaves behind to its end\n"
             "  --timeout SECONDS   give up waiting for an answer\n"
@@ -78,8 +125,7 @@ void
 cli_print_command_help(FILE *to, const struct api_command *command)
 {
     ASSERT(command != NULL);
-    fputs("Usage: ", to);
-    cli_print_usage(to, command);
+    print_wrapped_usage(to, command);
     char sentence[160];
     snprintf(sentence, sizeof(sentence), "%s.", command->summary);
     sentence[0] = (char)(sentence[0] - 'a' + 'A');
@@ -98,9 +144,11 @@ cli_print_command_help(FILE *to, const struct api_command *command)
                      field->type == API_TYPE_BOOL ? "" : " ",
                      field->type == API_TYPE_BOOL ? "" : field->label);
         }
-        fprintf(to, "%s  %-19s ", i == 0 ? "\n" : "", left);
-        if (strlen(left) > 19) {
-            fprintf(to, "\n%*s", 22, "");
+        fputs(i == 0 ? "\n" : "", to);
+        if (strlen(left) <= 19) {
+            fprintf(to, "  %-19s ", left);
+        } else {
+            fprintf(to, "  %s\n%22s", left, "");
         }
         print_wrapped(to, field->help, 22);
     }

@@ -12,6 +12,7 @@
 
 enum {
     REPLY_BYTES_MAX = 256 << 20,
+    CONNECT_TIMEOUT_SECONDS = 20,
     READ_TIMEOUT_SECONDS = 120, /* of commands that change nothing; the others may take long */
 };
 
@@ -34,6 +35,20 @@ cli_socket_candidates(char paths[][CLI_SOCKET_SIZE], size_t max)
     return count;
 }
 
+static bool
+is_remote(const char *address)
+{
+    return strncmp(address, "https://", 8) == 0;
+}
+
+bool
+cli_is_remote(const struct cli *cli)
+{
+    const char *given = getenv("VOLCTL_SOCKET");
+    const char *address = cli->socket != NULL ? cli->socket : given;
+    return address != NULL && is_remote(address);
+}
+
 /* Find the socket and see that somebody is there: curl's own message would not say what to do. */
 static int
 find_socket(const struct cli *cli, char path[static CLI_SOCKET_SIZE], struct error *error)
@@ -42,10 +57,22 @@ find_socket(const struct cli *cli, char path[static CLI_SOCKET_SIZE], struct err
     size_t count = 0;
     int code = -ENOENT;
     const char *failed = NULL;
+    if (cli->socket != NULL && strlen(cli->socket) >= CLI_SOCKET_SIZE) {
+        return error_set(error, -ENAMETOOLONG, "the name of the socket %.100s... is too long",
+                         cli->socket);
+    }
     if (cli->socket != NULL) {
         snprintf(candidates[count++], CLI_SOCKET_SIZE, "%s", cli->socket);
     } else {
         count = cli_socket_candidates(candidates, CLI_SOCKETS_MAX);
+    }
+    if (!is_remote(candidates[0]) && strstr(candidates[0], "://") != NULL) {
+        return error_set(error, -EINVAL, "%s: daemons answer at a unix socket or https://HOST:PORT",
+                         candidates[0]);
+    }
+    if (is_remote(candidates[0])) {
+        memcpy(path, candidates[0], CLI_SOCKET_SIZE);
+        return 0;
     }
     for (size_t i = 0; i < count; i++) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -71,6 +98,15 @@ find_socket(const struct cli *cli, char path[static CLI_SOCKET_SIZE], struct err
         }
     }
     ASSERT(failed != NULL);
+    if (count > 1 && code == -ENOENT) {
+        char places[CLI_SOCKETS_MAX * (CLI_SOCKET_SIZE / 3)] = "";
+        for (size_t i = 0; i < count; i++) {
+            size_t used = strlen(places);
+            snprintf(places + used, sizeof(places) - used, "%s%.80s", i > 0 ? ", " : "",
+                     candidates[i]);
+        }
+        return error_set(error, code, "there is no control socket at the usual places: %s", places);
+    }
     return error_set(error, code, "%s: %s", failed, error_name(code));
 }
 
@@ -85,6 +121,34 @@ take_body(char *data, size_t size, size_t count, void *context)
     return size * count;
 }
 
+/* A file for TLS: the option, or the environment. NULL: none. */
+static const char *
+tls_file(const char *option, const char *variable)
+{
+    const char *value = option != NULL ? option : getenv(variable);
+    return value != NULL && *value != '\0' ? value : NULL;
+}
+
+/* TLS in both directions; the daemon's name or address must be in its certificate. */
+static void
+set_tls_options(const struct cli *cli, CURL *curl)
+{
+    const char *certificate = tls_file(cli->certificate, "VOLCTL_CERT");
+    const char *key = tls_file(cli->key, "VOLCTL_KEY");
+    const char *authorities = tls_file(cli->authorities, "VOLCTL_CACERT");
+    curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_SECONDS);
+    if (certificate != NULL) {
+        curl_easy_setopt(curl, CURLOPT_SSLCERT, certificate);
+    }
+    if (key != NULL) {
+        curl_easy_setopt(curl, CURLOPT_SSLKEY, key);
+    }
+    if (authorities != NULL) {
+        curl_easy_setopt(curl, CURLOPT_CAINFO, authorities);
+    }
+}
+
 static void
 set_options(struct cli *cli, CURL *curl, const struct api_arguments *arguments, const char *path,
             const char *url, struct byte_buffer *body)
@@ -93,7 +157,11 @@ set_options(struct cli *cli, CURL *curl, const struct api_arguments *arguments, 
     long timeout = cli->timeout_seconds != 0 ? (long)cli->timeout_seconds
                    : reads                   ? READ_TIMEOUT_SECONDS
                                              : 0L;
-    curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    if (is_remote(path)) {
+        set_tls_options(cli, curl);
+    } else {
+        curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    }
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -110,7 +178,12 @@ perform(struct cli *cli, CURL *curl, const struct api_arguments *arguments, cons
         struct byte_buffer *body, unsigned *ret_status, struct error *error)
 {
     struct byte_buffer url = BYTE_BUFFER_INIT;
-    byte_buffer_append_format(&url, "http://localhost");
+    size_t host_bytes = is_remote(path) ? strlen(path) : 0;
+    while (host_bytes > 0 && path[host_bytes - 1] == '/') {
+        host_bytes--;
+    }
+    byte_buffer_append_format(&url, "%.*s", host_bytes > 0 ? (int)host_bytes : 16,
+                              host_bytes > 0 ? path : "http://localhost");
     api_arguments_encode_url(arguments, &url);
     json_t *request = api_arguments_encode_body(arguments);
     char *text = request != NULL ? json_dumps(request, JSON_COMPACT) : NULL;
@@ -124,10 +197,12 @@ perform(struct cli *cli, CURL *curl, const struct api_arguments *arguments, cons
     }
     int result = 0;
     long status = 0;
+    char detail[CURL_ERROR_SIZE] = "";
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);
     CURLcode code = curl_easy_perform(curl);
     if (code != CURLE_OK) {
         result = error_set(error, code == CURLE_OPERATION_TIMEDOUT ? -ETIMEDOUT : -EIO, "%s",
-                           curl_easy_strerror(code));
+                           detail[0] != '\0' ? detail : curl_easy_strerror(code));
     } else {
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
         *ret_status = (unsigned)status;

@@ -28,7 +28,9 @@ cli_option_name(const struct api_field *field, char text[static CLI_OPTION_SIZE]
     size_t length = strlen(field->name);
     ASSERT_OP(length + 1, <, (size_t)CLI_OPTION_SIZE);
     memcpy(text, field->name, length + 1);
-    if (length > sizeof(suffix) && strcmp(text + length - sizeof(suffix) + 1, suffix) == 0) {
+    if (field->type == API_TYPE_STRINGS && text[length - 1] == 's') {
+        text[length - 1] = '\0'; /* one at a time */
+    } else if (length > sizeof(suffix) && strcmp(text + length - sizeof(suffix) + 1, suffix) == 0) {
         text[length - sizeof(suffix) + 1] = '\0';
     }
     for (char *at = text; *at != '\0'; at++) {
@@ -100,18 +102,28 @@ global_option(struct parser *parser, const char *name, size_t length, const char
             return true;
         }
     }
-    bool is_socket = length == 6 && strncmp(name, "socket", length) == 0;
-    bool is_timeout = length == 7 && strncmp(name, "timeout", length) == 0;
-    if (!is_socket && !is_timeout) {
+    const struct {
+        const char *name;
+        const char **place; /* NULL: the timeout */
+    } values[] = { { "socket", &cli->socket },       { "timeout", NULL },
+                   { "cert", &cli->certificate },    { "key", &cli->key },
+                   { "cacert", &cli->authorities } };
+    size_t found = 0;
+    while (found < sizeof(values) / sizeof(values[0]) &&
+           (strlen(values[found].name) != length ||
+            strncmp(values[found].name, name, length) != 0)) {
+        found++;
+    }
+    if (found == sizeof(values) / sizeof(values[0])) {
         return false;
     }
     value = take_value(parser, value);
     if (value == NULL || *value == '\0') {
         *ret_exit = usage(parser, "--%.*s needs a value", (int)length, name);
-    } else if (is_timeout) {
+    } else if (values[found].place == NULL) {
         *ret_exit = set_timeout(parser, value);
     } else {
-        cli->socket = value;
+        *values[found].place = value;
     }
     return true;
 }
@@ -119,8 +131,8 @@ global_option(struct parser *parser, const char *name, size_t length, const char
 static enum cli_exit
 unknown_option(struct parser *parser, const char *name, size_t length)
 {
-    static const char *const globals[] = { "json", "wait", "help", "version", "socket",
-                                           "timeout" };
+    static const char *const globals[] = { "json",    "wait", "help", "version", "socket",
+                                           "timeout", "cert", "key",  "cacert" };
     const struct api_command *command = parser->arguments->command;
     char word[CLI_OPTION_SIZE];
     char names[API_FIELDS_MAX][CLI_OPTION_SIZE];
@@ -137,6 +149,27 @@ unknown_option(struct parser *parser, const char *name, size_t length)
     return nearest != NULL
                ? usage(parser, "there is no option --%s; did you mean --%s?", word, nearest)
                : usage(parser, "there is no option --%s", word);
+}
+
+/* A message about a field in the words of the command line: "--size" for "size_bytes". */
+static enum cli_exit
+usage_about(struct parser *parser, const char *message)
+{
+    const struct api_command *command = parser->arguments->command;
+    for (size_t i = 0; i < command->field_count; i++) {
+        const struct api_field *field = &command->fields[i];
+        size_t length = strlen(field->name);
+        char option[CLI_OPTION_SIZE];
+        if (strncmp(message, field->name, length) != 0 ||
+            (message[length] != ' ' && message[length] != ':')) {
+            continue;
+        }
+        if ((field->flags & API_POSITIONAL) != 0) {
+            return usage(parser, "%s%s", field->label, message + length);
+        }
+        return usage(parser, "--%s%s", cli_option_name(field, option), message + length);
+    }
+    return usage(parser, "%s", message);
 }
 
 static enum cli_exit
@@ -159,7 +192,7 @@ set_field(struct parser *parser, size_t index, const char *value)
         }
     }
     if (api_arguments_set_text(parser->arguments, index, value, API_TEXT_PERSON, &error) < 0) {
-        return usage(parser, "%s", error.message);
+        return usage_about(parser, error.message);
     }
     return CLI_OK;
 }
@@ -204,7 +237,7 @@ short_option(struct parser *parser, const char *word)
     if (word[1] == 's') {
         const char *value = take_value(parser, word[2] != '\0' ? word + 2 : NULL);
         if (value == NULL || *value == '\0') {
-            return usage(parser, "-s needs the path of a socket");
+            return usage(parser, "-s needs the path of a socket, or https://HOST:PORT");
         }
         parser->cli->socket = value;
         return CLI_OK;
@@ -277,7 +310,7 @@ unknown_command(struct parser *parser)
         const struct api_command *command = api_command((enum api_command_id)id);
         if (strncmp(command->words, first, first_bytes) == 0 &&
             command->words[first_bytes] == ' ') {
-            fprintf(parser->cli->err, "  volctl %-14s %s\n", command->words, command->summary);
+            fprintf(parser->cli->err, "  volctl %-15s %s\n", command->words, command->summary);
         }
     }
     return CLI_USAGE;
@@ -322,7 +355,7 @@ parse_command(struct parser *parser)
     }
     struct error error = { 0 };
     if (!parser->cli->help && api_arguments_check(parser->arguments, &error) < 0) {
-        return usage(parser, "%s", error.message);
+        return usage_about(parser, error.message);
     }
     return CLI_OK;
 }

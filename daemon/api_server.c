@@ -2,125 +2,56 @@
 #include "daemon/api_server.h"
 
 #include <errno.h>
-#include <grp.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "api/error_body.h"
 #include "base/assert.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "daemon/api_call_impl.h"
+#include "daemon/api_socket.h"
+#include "daemon/api_tls.h"
+
+#define API_TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 
 enum {
-    API_SOCKET_MODE = 0660,
-    API_BACKLOG = 64,
+    LISTENERS_MAX = CONFIG_LIST_MAX + 1,
+    OPTIONS_MAX = 16,
+};
+
+/* One address, and the HTTP server behind it. After a reload an older one ends its connections. */
+struct api_listener {
+    struct list retired_link;
+    struct api_server *server;
+    struct MHD_Daemon *http; /* NULL: not started; otherwise it closes the socket */
+    int fd;
+    struct api_tls *tls; /* NULL: the control socket */
+    uint32_t index;      /* among the server's addresses */
 };
 
 struct api_server {
     struct node *node;
-    struct MHD_Daemon *http;
-    int listen_fd; /* -1 once it belongs to `http` */
-    bool bound;
-    char path[CONFIG_TEXT_SIZE + 32];
+    char path[CONFIG_TEXT_SIZE + 32]; /* of the control socket */
+    struct api_listener *listeners[LISTENERS_MAX]; /* the first one is the control socket's */
+    uint32_t listener_count;
+    char addresses[LISTENERS_MAX][API_ADDRESS_SIZE]; /* constant; read by any thread */
+    struct list retired; /* struct api_listener */
     _Atomic uint64_t calls;
     _Atomic uint64_t errors;
     _Atomic uint64_t running; /* calls that are counted and not completed */
 };
-
-/* ---- the socket ---- */
-
-/* Remove a socket that nobody listens at any more. -EADDRINUSE: somebody does. */
-static int
-remove_stale(const struct sockaddr_un *address, struct error *error)
-{
-    struct stat status;
-    if (lstat(address->sun_path, &status) < 0) {
-        return errno == ENOENT ? 0
-                               : error_set(error, -errno, "cannot look at %s: %s",
-                                           address->sun_path, error_name(errno));
-    }
-    if (!S_ISSOCK(status.st_mode)) {
-        return error_set(error, -EADDRINUSE, "%s exists and is not a socket", address->sun_path);
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        return error_set(error, -errno, "cannot make a socket: %s", error_name(errno));
-    }
-    bool alive = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
-                 errno == EAGAIN || errno == EACCES;
-    close(fd);
-    if (alive) {
-        return error_set(error, -EADDRINUSE, "another process listens at %s", address->sun_path);
-    }
-    if (unlink(address->sun_path) < 0 && errno != ENOENT) {
-        return error_set(error, -errno, "cannot remove the stale socket %s: %s",
-                         address->sun_path, error_name(errno));
-    }
-    return 0;
-}
-
-static int
-set_group(const char *path, const char *group, struct error *error)
-{
-    if (group[0] == '\0') {
-        return 0;
-    }
-    struct group *entry = getgrnam(group); /* the main thread, before others start */
-    if (entry == NULL) {
-        return error_set(error, -EINVAL, "[api] group: there is no group \"%s\"", group);
-    }
-    if (chown(path, (uid_t)-1, entry->gr_gid) < 0) {
-        return error_set(error, -errno, "cannot give %s to group %s: %s", path, group,
-                         error_name(errno));
-    }
-    return 0;
-}
-
-static int
-bind_socket(struct api_server *server, struct error *error)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    if (strlen(server->path) >= sizeof(address.sun_path)) {
-        return error_set(error, -ENAMETOOLONG,
-                         "the control socket's name is longer than %zu bytes: %s; choose another "
-                         "by [api] socket",
-                         sizeof(address.sun_path) - 1, server->path);
-    }
-    memcpy(address.sun_path, server->path, strlen(server->path) + 1);
-    int result = remove_stale(&address, error);
-    if (result < 0) {
-        return result;
-    }
-    server->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (server->listen_fd < 0) {
-        return error_set(error, -errno, "cannot make a socket: %s", error_name(errno));
-    }
-    /* The file gets the socket's own mode, less the umask: never wider than it is meant to be. */
-    if (fchmod(server->listen_fd, API_SOCKET_MODE) < 0 ||
-        bind(server->listen_fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-        return error_set(error, -errno, "cannot bind %s: %s", server->path, error_name(errno));
-    }
-    server->bound = true;
-    result = set_group(server->path, server->node->config.api.group, error);
-    if (result < 0) {
-        return result;
-    }
-    if (chmod(server->path, API_SOCKET_MODE) < 0 || listen(server->listen_fd, API_BACKLOG) < 0) {
-        return error_set(error, -errno, "cannot listen at %s: %s", server->path,
-                         error_name(errno));
-    }
-    return 0;
-}
 
 /* ---- answers ---- */
 
@@ -149,6 +80,24 @@ send_json(struct api_call *call, unsigned status, json_t *body)
     return send_body(call, status, "application/json", text, strlen(text));
 }
 
+/* Where the usual remedy for a code does not fit the command. NULL: it does. */
+static const char *
+remedy_for(const struct api_call *call, int code)
+{
+    const struct api_command *command = call->routed ? call->arguments.command : NULL;
+    if (command == NULL || api_field_index(command, "disks") < 0) {
+        return NULL;
+    }
+    switch (code) {
+    case -ENOENT:
+        return "Name a disk that exists, or let a file be made: file:PATH?size=20G.";
+    case -EBUSY:
+        return "See \"volctl disk list\" for disks in use; another program or host may have it.";
+    default:
+        return NULL;
+    }
+}
+
 static enum MHD_Result
 send_error(struct api_call *call, unsigned status, int code, const char *why)
 {
@@ -159,7 +108,7 @@ send_error(struct api_call *call, unsigned status, int code, const char *why)
     }
     snprintf(what, sizeof(what), "cannot %s", action);
     atomic_fetch_add(&call->server->errors, 1);
-    return send_json(call, status, api_error_encode(what, why, NULL, code));
+    return send_json(call, status, api_error_encode(what, why, remedy_for(call, code), code));
 }
 
 static void
@@ -167,7 +116,7 @@ note_change(const struct api_call *call)
 {
     char action[320];
     api_action_text(&call->arguments, action, sizeof(action));
-    log_notice("api", "uid %d pid %d: %s: %s", (int)call->peer_uid, (int)call->peer_pid, action,
+    log_notice("api", "%s: %s: %s", call->caller, action,
                call->result == 0 ? "done" : call->error.message);
 }
 
@@ -289,26 +238,71 @@ decode_and_submit(struct api_call *call)
     return submit(call);
 }
 
+/* ---- who calls ---- */
+
 static void
-read_peer(struct api_call *call)
+describe_local(struct api_call *call)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct ucred peer;
+    struct ucred peer = { .pid = -1, .uid = (uid_t)-1 };
     socklen_t length = sizeof(peer);
-    call->peer_pid = -1;
-    call->peer_uid = (uid_t)-1;
-    if (info != NULL &&
-        getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0) {
-        call->peer_pid = peer.pid;
-        call->peer_uid = peer.uid;
+    if (info != NULL) {
+        getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
     }
+    snprintf(call->caller, sizeof(call->caller), "uid %d pid %d", (int)peer.uid, (int)peer.pid);
+}
+
+static enum api_role
+describe_remote(struct api_call *call)
+{
+    const struct api_tls *tls = call->listener->tls;
+    const union MHD_ConnectionInfo *session =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    const union MHD_ConnectionInfo *peer =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    char name[API_CALLER_SIZE] = "";
+    char address[INET6_ADDRSTRLEN] = "?";
+    enum api_role role = API_ROLE_NOBODY;
+    if (session != NULL && session->tls_session != NULL) {
+        role = api_tls_judge(tls, &call->node->config, session->tls_session, name);
+    }
+    if (peer != NULL && peer->client_addr != NULL) {
+        socklen_t length = peer->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                                    : sizeof(struct sockaddr_in);
+        getnameinfo(peer->client_addr, length, address, sizeof(address), NULL, 0, NI_NUMERICHOST);
+    }
+    snprintf(call->caller, sizeof(call->caller), "%s at %s", name[0] != '\0' ? name : "somebody",
+             address);
+    return role;
+}
+
+/* False: he may not do that, and the answer has been queued. */
+static bool
+is_permitted(struct api_call *call, enum MHD_Result *ret_result)
+{
+    if (call->listener->tls == NULL) {
+        describe_local(call); /* who may open the socket may do everything */
+        return true;
+    }
+    enum api_role role = describe_remote(call);
+    if (role == API_ROLE_ADMINISTRATOR ||
+        (role == API_ROLE_READER && !call->handler->changes)) {
+        return true;
+    }
+    log_notice("api", "%s: refused", call->caller);
+    *ret_result = send_error(call, MHD_HTTP_FORBIDDEN, -EACCES,
+                             role == API_ROLE_READER
+                                 ? "this client may look, and change nothing"
+                                 : "the client has no certificate that the daemon accepts");
+    return false;
 }
 
 static enum MHD_Result
-begin_call(struct api_server *server, struct MHD_Connection *connection, const char *method,
-           const char *path, void **context)
+begin_call(const struct api_listener *listener, struct MHD_Connection *connection,
+           const char *method, const char *path, void **context)
 {
+    struct api_server *server = listener->server;
     struct api_call *call = calloc(1, sizeof(*call));
     if (call == NULL) {
         return MHD_NO;
@@ -316,9 +310,9 @@ begin_call(struct api_server *server, struct MHD_Connection *connection, const c
     *context = call; /* freed in request_completed() */
     call->server = server;
     call->node = server->node;
+    call->listener = listener;
     call->connection = connection;
     atomic_fetch_add(&server->calls, 1);
-    read_peer(call);
     struct error error = { 0 };
     if (strcmp(method, MHD_HTTP_METHOD_HEAD) == 0) {
         method = MHD_HTTP_METHOD_GET;
@@ -327,7 +321,8 @@ begin_call(struct api_server *server, struct MHD_Connection *connection, const c
     if (result == 0) {
         call->routed = true;
         call->handler = api_handler(call->arguments.command->id);
-        return MHD_YES;
+        enum MHD_Result answered = MHD_YES;
+        return is_permitted(call, &answered) ? MHD_YES : answered;
     }
     unsigned status = result == -EPERM    ? MHD_HTTP_METHOD_NOT_ALLOWED
                       : result == -ENOENT ? MHD_HTTP_NOT_FOUND
@@ -340,11 +335,12 @@ handle_request(void *context, struct MHD_Connection *connection, const char *pat
                const char *method, const char *version, const char *data, size_t *data_bytes,
                void **request_context)
 {
-    struct api_server *server = context;
+    const struct api_listener *listener = context;
+    const struct api_server *server = listener->server;
     struct api_call *call = *request_context;
     (void)version;
     if (call == NULL) {
-        return begin_call(server, connection, method, path, request_context);
+        return begin_call(listener, connection, method, path, request_context);
     }
     if (*data_bytes > 0) {
         if (call->body.length_bytes + *data_bytes > server->node->config.api.body_bytes) {
@@ -362,19 +358,20 @@ static void
 request_completed(void *context, struct MHD_Connection *connection, void **request_context,
                   enum MHD_RequestTerminationCode why)
 {
-    struct api_server *server = context;
+    const struct api_listener *listener = context;
     struct api_call *call = *request_context;
     (void)connection;
     (void)why;
     if (call == NULL) {
         return;
     }
+    ASSERT(call->listener == listener);
     api_reports_free(&call->reports);
     api_arguments_free(&call->arguments);
     byte_buffer_free(&call->body);
     free(call->disks);
     if (call->counted) {
-        uint64_t before = atomic_fetch_sub(&server->running, 1);
+        uint64_t before = atomic_fetch_sub(&call->server->running, 1);
         ASSERT_OP(before, >, 0u);
     }
     free(call);
@@ -395,20 +392,122 @@ log_http(void *context, const char *format, va_list arguments)
     log_debug("api", "%s", text);
 }
 
+/* ---- listeners ---- */
+
+static struct api_listener *
+listener_new(struct api_server *server, uint32_t index)
+{
+    struct api_listener *listener = calloc(1, sizeof(*listener));
+    ASSERT(listener != NULL);
+    list_init(&listener->retired_link);
+    ASSERT_OP(index, <, (uint32_t)LISTENERS_MAX);
+    listener->server = server;
+    listener->index = index;
+    listener->fd = -1;
+    return listener;
+}
+
+/* Its calls have ended. */
+static void
+listener_free(struct api_listener *listener)
+{
+    list_remove(&listener->retired_link);
+    if (listener->http != NULL) {
+        MHD_stop_daemon(listener->http); /* ends its thread and closes the socket */
+    } else if (listener->fd >= 0) {
+        close(listener->fd);
+    }
+    if (listener->tls != NULL) {
+        api_tls_free(listener->tls);
+    }
+    free(listener);
+}
+
+static void
+add_option(struct MHD_OptionItem *options, enum MHD_OPTION option, intptr_t value,
+           const void *pointer)
+{
+    size_t used = 0;
+    while (options[used].option != MHD_OPTION_END) {
+        used++;
+    }
+    ASSERT_OP(used + 1, <, (size_t)OPTIONS_MAX);
+    options[used] = (struct MHD_OptionItem){ option, value, (void *)(uintptr_t)pointer };
+    options[used + 1] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
+}
+
+static int
+listener_start(struct api_listener *listener, struct error *error)
+{
+    const struct config *config = &listener->server->node->config;
+    struct MHD_OptionItem options[OPTIONS_MAX] = { { MHD_OPTION_END, 0, NULL } };
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
+                     MHD_USE_ERROR_LOG | MHD_USE_ITC;
+    ASSERT(listener->http == NULL);
+    ASSERT_OP(listener->fd, >=, 0);
+    add_option(options, MHD_OPTION_LISTEN_SOCKET, listener->fd, NULL);
+    add_option(options, MHD_OPTION_CONNECTION_LIMIT, (intptr_t)config->api.connections, NULL);
+    add_option(options, MHD_OPTION_CONNECTION_TIMEOUT,
+               (intptr_t)div_round_up(config->api.idle_timeout_ns, NS_PER_S), NULL);
+    if (listener->tls != NULL) {
+        flags |= MHD_USE_TLS;
+        add_option(options, MHD_OPTION_HTTPS_MEM_CERT, 0, api_tls_certificate(listener->tls));
+        add_option(options, MHD_OPTION_HTTPS_MEM_KEY, 0, api_tls_key(listener->tls));
+        add_option(options, MHD_OPTION_HTTPS_PRIORITIES, 0, API_TLS_PRIORITIES);
+        if (api_tls_authorities(listener->tls) != NULL) {
+            add_option(options, MHD_OPTION_HTTPS_MEM_TRUST, 0,
+                       api_tls_authorities(listener->tls));
+        }
+    }
+    listener->http = MHD_start_daemon(
+        flags, 0, NULL, NULL, handle_request, listener, MHD_OPTION_EXTERNAL_LOGGER, log_http,
+        listener, MHD_OPTION_NOTIFY_COMPLETED, request_completed, listener, MHD_OPTION_ARRAY,
+        options, MHD_OPTION_END);
+    return listener->http != NULL
+               ? 0
+               : error_set(error, -EIO, "cannot start the API server at %s",
+                           listener->server->addresses[listener->index]);
+}
+
 /* ---- life ---- */
+
+static int
+listen_unix(struct api_server *server, struct error *error)
+{
+    const struct config *config = &server->node->config;
+    bool given = config->api.socket[0] != '\0';
+    struct api_listener *listener = listener_new(server, 0);
+    server->listeners[server->listener_count++] = listener;
+    snprintf(server->path, sizeof(server->path), "%s%s",
+             given ? config->api.socket : server->node->state_directory,
+             given ? "" : "/volmgrd.sock");
+    snprintf(server->addresses[0], API_ADDRESS_SIZE, "unix:%.290s", server->path);
+    return api_socket_unix(server->path, config->api.group, &listener->fd, error);
+}
+
+static int
+listen_tcp(struct api_server *server, const char *address, struct error *error)
+{
+    uint32_t index = server->listener_count;
+    struct api_listener *listener = listener_new(server, index);
+    server->listeners[server->listener_count++] = listener;
+    int result = api_tls_load(&server->node->config, &listener->tls, error);
+    return result < 0 ? result
+                      : api_socket_tcp(address, &listener->fd, server->addresses[index], error);
+}
 
 int
 api_server_create(struct node *node, struct api_server **ret_server, struct error *error)
 {
+    const struct config_list *addresses = &node->config.api.listen;
     struct api_server *server = calloc(1, sizeof(*server));
     ASSERT(server != NULL);
     server->node = node;
-    server->listen_fd = -1;
-    bool given = node->config.api.socket[0] != '\0';
-    snprintf(server->path, sizeof(server->path), "%s%s",
-             given ? node->config.api.socket : node->state_directory,
-             given ? "" : "/volmgrd.sock");
-    int result = bind_socket(server, error);
+    list_init(&server->retired);
+    int result = listen_unix(server, error);
+    for (uint64_t i = 0; i < addresses->count && result == 0; i++) {
+        result = listen_tcp(server, addresses->items[i], error);
+    }
     if (result < 0) {
         api_server_destroy(server);
         return result;
@@ -420,21 +519,76 @@ api_server_create(struct node *node, struct api_server **ret_server, struct erro
 int
 api_server_start(struct api_server *server, struct error *error)
 {
-    const struct config *config = &server->node->config;
-    ASSERT(server->http == NULL);
-    ASSERT_OP(server->listen_fd, >=, 0);
-    server->http = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
-            MHD_USE_ERROR_LOG | MHD_USE_ITC,
-        0, NULL, NULL, handle_request, server, MHD_OPTION_EXTERNAL_LOGGER, log_http, server,
-        MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_NOTIFY_COMPLETED,
-        request_completed, server, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)config->api.connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)div_round_up(config->api.idle_timeout_ns, NS_PER_S), MHD_OPTION_END);
-    if (server->http == NULL) {
-        return error_set(error, -EIO, "cannot start the API server at %s", server->path);
+    int result = 0;
+    for (uint32_t i = 0; i < server->listener_count && result == 0; i++) {
+        result = listener_start(server->listeners[i], error);
+    }
+    return result;
+}
+
+/* The new one listens at the same socket; the old one takes no connections any more. */
+static int
+listener_renew(struct api_server *server, uint32_t index, struct error *error)
+{
+    struct api_listener *before = server->listeners[index];
+    struct api_listener *listener = listener_new(server, index);
+    int result = api_tls_load(&server->node->config, &listener->tls, error);
+    if (result == 0) {
+        listener->fd = fcntl(before->fd, F_DUPFD_CLOEXEC, 0);
+        result = listener->fd < 0 ? error_set(error, -errno, "cannot duplicate a socket: %s",
+                                              error_name(errno))
+                                  : listener_start(listener, error);
+    }
+    if (result < 0) {
+        listener_free(listener);
+        return result;
+    }
+    int fd = MHD_quiesce_daemon(before->http);
+    if (fd >= 0) {
+        close(fd);
+    }
+    list_push_back(&server->retired, &before->retired_link);
+    server->listeners[index] = listener;
+    return 0;
+}
+
+int
+api_server_reload_tls(struct api_server *server, struct error *error)
+{
+    ASSERT(reactor_self() == NULL);
+    list_for_each_safe(&server->retired, link) {
+        struct api_listener *listener = list_entry(link, struct api_listener, retired_link);
+        const union MHD_DaemonInfo *info =
+            MHD_get_daemon_info(listener->http, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+        if (info != NULL && info->num_connections == 0) {
+            listener_free(listener);
+        }
+    }
+    for (uint32_t i = 0; i < server->listener_count; i++) {
+        if (server->listeners[i]->tls == NULL) {
+            continue;
+        }
+        int result = listener_renew(server, i, error);
+        if (result < 0) {
+            return result;
+        }
     }
     return 0;
+}
+
+static void
+free_listeners(struct api_server *server)
+{
+    list_for_each_safe(&server->retired, link) {
+        listener_free(list_entry(link, struct api_listener, retired_link));
+    }
+    if (server->listener_count > 0 && server->listeners[0]->fd >= 0) {
+        unlink(server->path);
+    }
+    for (uint32_t i = 0; i < server->listener_count; i++) {
+        listener_free(server->listeners[i]);
+    }
+    server->listener_count = 0;
 }
 
 bool
@@ -442,32 +596,28 @@ api_server_stop(struct api_server *server, uint64_t timeout_ns)
 {
     static const struct timespec pause = { .tv_nsec = 5 * 1000 * 1000 };
     ASSERT_OP(atomic_load(&server->node->state), ==, NODE_STOPPING);
-    if (server->http == NULL) {
-        return true;
-    }
     for (uint64_t waited_ns = 0; atomic_load(&server->running) > 0; waited_ns += 5 * NS_PER_MS) {
         if (waited_ns >= timeout_ns) {
             return false;
         }
         nanosleep(&pause, NULL);
     }
-    MHD_stop_daemon(server->http); /* ends its thread and closes the listening socket */
-    server->http = NULL;
-    server->listen_fd = -1;
+    free_listeners(server);
     return true;
 }
 
 void
 api_server_destroy(struct api_server *server)
 {
-    ASSERT(server->http == NULL);
-    if (server->listen_fd >= 0) {
-        close(server->listen_fd);
-    }
-    if (server->bound) {
-        unlink(server->path);
-    }
+    ASSERT_OP(atomic_load(&server->running), ==, 0u);
+    free_listeners(server);
     free(server);
+}
+
+const char *
+api_server_tcp_address(const struct api_server *server, uint32_t index)
+{
+    return index + 1 < server->listener_count ? server->addresses[index + 1] : NULL;
 }
 
 void

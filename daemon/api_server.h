@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The management API's HTTP server on a unix socket (api/schema.h says what it understands). */
+/*
+ * The management API's HTTP server (api/schema.h says what it understands): on a unix socket, and
+ * on TCP with TLS where the configuration says so (daemon/api_tls.h: who may do what there).
+ */
 #ifndef DAEMON_API_SERVER_H
 #define DAEMON_API_SERVER_H
 
@@ -11,9 +14,9 @@
 struct api_server;
 struct node;
 
-/* Bind the socket (a stale one is replaced); nothing is accepted yet. Main thread. */
+/* Bind the sockets (a stale unix socket is replaced); nothing is accepted yet. Main thread. */
 int api_server_create(struct node *node, struct api_server **ret_server, struct error *error);
-/* Start the thread that serves. Reactor 0 runs. */
+/* Start the threads that serve, one for each address. Reactor 0 runs. */
 int api_server_start(struct api_server *server, struct error *error);
 
 /*
@@ -23,6 +26,15 @@ int api_server_start(struct api_server *server, struct error *error);
 bool api_server_stop(struct api_server *server, uint64_t timeout_ns);
 /* Never started, or stopped. Removes the socket. */
 void api_server_destroy(struct api_server *server);
+
+/*
+ * Read the TLS files again; connections that exist keep what they have. On failure the old
+ * credentials stay in use. Main thread; may block.
+ */
+int api_server_reload_tls(struct api_server *server, struct error *error);
+
+/* Address number `index` with TLS, such as "tcp:192.0.2.1:10808"; NULL behind the last. */
+const char *api_server_tcp_address(const struct api_server *server, uint32_t index);
 
 struct api_server_statistics {
     uint64_t calls;

@@ -110,6 +110,25 @@ static const struct config_key keys[] = {
     { "api", "group", CONFIG_TYPE_TEXT, AT(api.group), 0, 0, NULL, "",
       "Group that may use the control socket, besides the daemon's own user. Empty: the daemon's\n"
       "own group. The group must also be able to enter the directory." },
+    { "api", "listen", CONFIG_TYPE_LIST, AT(api.listen), 0, 0, NULL, "",
+      "HOST:PORT to serve the management API at with TLS, such as 192.0.2.1:10808; may be\n"
+      "repeated. Empty: the control socket only." },
+    { "api", "tls_certificate", CONFIG_TYPE_TEXT, AT(api.tls_certificate), 0, 0, NULL, "",
+      "PEM file with our certificate and its chain, for `listen`. SIGHUP reads the TLS files\n"
+      "again." },
+    { "api", "tls_key", CONFIG_TYPE_TEXT, AT(api.tls_key), 0, 0, NULL, "",
+      "PEM file with the key of tls_certificate." },
+    { "api", "tls_ca", CONFIG_TYPE_TEXT, AT(api.tls_ca), 0, 0, NULL, "",
+      "PEM file with the authorities that clients' certificates are checked against." },
+    { "api", "tls_crl", CONFIG_TYPE_TEXT, AT(api.tls_crl), 0, 0, NULL, "",
+      "PEM file with revoked certificates of clients." },
+    { "api", "tls_verify_client", CONFIG_TYPE_BOOL, AT(api.tls_verify_client), 0, 0, NULL, "yes",
+      "Refuse clients without a certificate that tls_ca has signed. no: they may look, and\n"
+      "change nothing." },
+    { "api", "administrators", CONFIG_TYPE_LIST, AT(api.administrators), 0, 0, NULL, "",
+      "Name in the certificate (CN) of a client that may do everything; may be repeated. Clients\n"
+      "with other names may look then, and change nothing. Empty: every client with a good\n"
+      "certificate may do everything." },
     { "api", "connections", CONFIG_TYPE_NUMBER, AT(api.connections), 4, 4096, NULL, "64",
       "Connections at one time." },
     { "api", "body_limit", CONFIG_TYPE_SIZE, AT(api.body_bytes), 4096, 4 * MIB, NULL, "1M",
@@ -507,6 +526,18 @@ config_check(const struct config *config, struct error *error)
     if (config->pool.request_timeout_ns < config->pool.disk_timeout_ns) {
         return error_set(error, -EINVAL, "[pool] request_timeout is below disk_timeout: a request "
                                          "would be given up before its disk");
+    }
+    if (config->api.listen.count > 0 &&
+        (config->api.tls_certificate[0] == '\0' || config->api.tls_key[0] == '\0')) {
+        return error_set(error, -EINVAL,
+                         "[api] listen needs tls_certificate and tls_key: there is no API by TCP "
+                         "without TLS");
+    }
+    if (config->api.listen.count > 0 && config->api.tls_verify_client &&
+        config->api.tls_ca[0] == '\0') {
+        return error_set(error, -EINVAL,
+                         "[api] listen needs tls_ca, to know clients by their certificates (or "
+                         "tls_verify_client = no, to let everybody look)");
     }
     bool unix_socket = strcmp(config->nbd.unix_path, "none") != 0;
     bool tls = (config->nbd.tls != NBD_TLS_OFF && config->nbd.listen.count > 0) ||

@@ -70,6 +70,13 @@ struct config {
     struct {
         char socket[CONFIG_TEXT_SIZE]; /* empty: volmgrd.sock in the state directory */
         char group[CONFIG_TEXT_SIZE];  /* empty: not changed */
+        struct config_list listen;     /* HOST:PORT, with TLS */
+        struct config_list administrators; /* names of certificates; none: all */
+        char tls_certificate[CONFIG_TEXT_SIZE]; /* these name files; empty: none */
+        char tls_key[CONFIG_TEXT_SIZE];
+        char tls_ca[CONFIG_TEXT_SIZE];
+        char tls_crl[CONFIG_TEXT_SIZE];
+        uint64_t tls_verify_client;
         uint64_t connections;
         uint64_t body_bytes;
         uint64_t idle_timeout_ns;

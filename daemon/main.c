@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "daemon/api_server.h"
 #include "daemon/config.h"
 #include "daemon/manual.h"
 #include "daemon/node.h"
@@ -258,8 +259,23 @@ reload_deliver(struct message *message)
 }
 
 static void
+reload_api(struct node *node)
+{
+    struct error error = { 0 };
+    if (node->config.api.listen.count == 0) {
+        return;
+    }
+    if (api_server_reload_tls(node->api, &error) < 0) {
+        log_error("daemon", "the API's TLS files were not read again: %s", error.message);
+    } else {
+        log_notice("daemon", "the API's TLS files were read again");
+    }
+}
+
+static void
 reload_tls(struct node *node)
 {
+    reload_api(node);
     if (node->nbd == NULL) {
         return;
     }

@@ -64,6 +64,8 @@ every_key_is_taken(void **state)
                                "commit_interval=500ms\ndisk_timeout=10\nrequest_timeout=2m\n"
                                "[api]\nsocket=/run/a=b\ngroup=disk\nconnections=7\n"
                                "body_limit=8K\nidle_timeout=1h\n"
+                               "listen=localhost:1\nlisten=[::]:2\nadministrators=a b\n"
+                               "tls_certificate=/ac\ntls_key=/ak\ntls_ca=/aa\ntls_crl=/ar\n"
                                "[nbd]\nlisten=1.2.3.4:5\nlisten=[::]:6\nunix=none\n"
                                "unix_mode=0660\ntls=required\nunix_tls=optional\n"
                                "tls_certificate=/c\ntls_key=/k\ntls_ca=/a\ntls_crl=/r\n"
@@ -119,6 +121,35 @@ every_key_is_taken(void **state)
     assert_int_equal(config->nbd.idle_timeout_ns, 14 * NS_PER_S);
     assert_int_equal(config_check(config, &error), 0);
     free(config);
+}
+
+static void
+the_api_by_tcp_needs_tls(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *message; /* NULL: it is good */
+    } cases[] = {
+        { "listen=[::]:1", "needs tls_certificate and tls_key" },
+        { "listen=[::]:1\ntls_certificate=/c", "needs tls_certificate and tls_key" },
+        { "listen=[::]:1\ntls_certificate=/c\ntls_key=/k", "needs tls_ca" },
+        { "listen=[::]:1\ntls_certificate=/c\ntls_key=/k\ntls_ca=/a", NULL },
+        { "listen=[::]:1\ntls_certificate=/c\ntls_key=/k\ntls_verify_client=no", NULL },
+        { "tls_certificate=/c", NULL },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct config *config = new_config();
+        struct error error;
+        char text[256];
+        snprintf(text, sizeof(text), "[api]\n%s\nadministrators=x\n", cases[i].text);
+        assert_int_equal(parse(config, text, &error), 0);
+        assert_string_equal(config->api.administrators.items[0], "x");
+        int result = config_check(config, &error);
+        assert_int_equal(result, cases[i].message != NULL ? -EINVAL : 0);
+        assert_non_null(strstr(error.message, cases[i].message != NULL ? cases[i].message : ""));
+        free(config);
+    }
 }
 
 static void
@@ -268,7 +299,8 @@ printed_reference_is_true(void **state)
     assert_memory_equal(config, again, sizeof(*config));
     unsigned keys = 0;
     for (char *at = text; at != NULL; at = strchr(at, '\n'), at += at != NULL) {
-        if (at[0] == '#' && at[1] != ' ' && strncmp(at, "#listen", 7) != 0) {
+        bool is_list = strncmp(at, "#listen", 7) == 0 || strncmp(at, "#administrators", 15) == 0;
+        if (at[0] == '#' && at[1] != ' ' && !is_list) {
             at[0] = ' ';
             keys++;
         }
@@ -316,6 +348,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_sane),
         cmocka_unit_test(every_key_is_taken),
+        cmocka_unit_test(the_api_by_tcp_needs_tls),
         cmocka_unit_test(errors_name_line_and_remedy),
         cmocka_unit_test(long_and_odd_lines_are_refused),
         cmocka_unit_test(values_must_fit_together),
