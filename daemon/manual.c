@@ -75,10 +75,25 @@ manual_print(FILE *to)
           "errors. Options of the command line come after the file.\n.PP\n.nf\n",
           to);
     print_verbatim(to, text);
-    fputs(".fi\n.SH FILES\n"
+    fputs(".fi\n.SH SIGNALS\n"
+          ".TP\n.BR SIGTERM \", \" SIGINT\n"
+          "End in order; a second one ends at once, as if killed.\n"
+          ".TP\n.B SIGHUP\nRead the TLS files of NBD and of the management API again. Connections\n"
+          "that exist keep what they have.\n"
+          ".SH PRIVILEGES\n"
+          "None are needed beyond access to the disks. With CAP_SYS_RESOURCE (I/O flusher) and an\n"
+          "unlimited RLIMIT_MEMLOCK or CAP_IPC_LOCK (locked memory) hosts on the same machine can\n"
+          "use its volumes without a deadlock when memory is short; the log says what is missing.\n"
+          ".SH FILES\n"
           ".TP\n.I DIR/volmgrd.sock\nThe control socket, for\n.BR volctl (1).\n"
           ".TP\n.I DIR/nbd.sock\nNBD for hosts on this machine.\n"
           ".TP\n.I DIR/pools/\nThe databases of the pools.\n"
+          ".TP\n.I /etc/volmgr/volmgrd.conf\n"
+          "The configuration of the packaged service, whose DIR is\n"
+          ".IR /var/lib/volmgr .\n"
+          ".TP\n.I /run/volmgr\n"
+          "Of the packaged service: its NBD socket, and the volatile journals,\n"
+          "which must outlive the process.\n"
           ".SH SEE ALSO\n.BR volctl (1)\n",
           to);
     free(text);

@@ -12,7 +12,7 @@ if(TARGET volctl)
   install(TARGETS volctl DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 
-# volmgr_generate(FILE FOLDER PROGRAM COMMAND...): what a program knows about itself, such as its
+# volmgr_generate(FILE FOLDER PROGRAM ARGUMENT...): what a program knows about itself, such as its
 # manual page, is made by running it, so that it cannot disagree. Instrumented programs are not
 # packaged and may need special care to run, so they are spared it.
 function(volmgr_generate file folder program)
@@ -21,40 +21,27 @@ function(volmgr_generate file folder program)
   endif()
   add_custom_command(OUTPUT ${generated}/${file}
     COMMAND ${CMAKE_COMMAND} -E make_directory ${generated}
-    COMMAND ${ARGN} > ${generated}/${file}
-    DEPENDS ${program} ${packaging}/make-volmgrd-man.py VERBATIM)
+    COMMAND $<TARGET_FILE:${program}> ${ARGN} > ${generated}/${file}
+    DEPENDS ${program} VERBATIM)
   add_custom_target(generate-${file} ALL DEPENDS ${generated}/${file})
   install(FILES ${generated}/${file} DESTINATION ${folder})
 endfunction()
 
-find_package(Python3 COMPONENTS Interpreter)
-if(Python3_FOUND)
-  volmgr_generate(volmgrd.8 ${CMAKE_INSTALL_MANDIR}/man8 volmgrd
-    ${Python3_EXECUTABLE} ${packaging}/make-volmgrd-man.py $<TARGET_FILE:volmgrd>)
-endif()
-
-# volctl writes its own, where it has the options.
-set(volctl_options "")
-file(GLOB cli_sources ${PROJECT_SOURCE_DIR}/cli/*.c)
-foreach(source ${cli_sources})
-  file(STRINGS ${source} found REGEX "generate-(man|completion)")
-  string(APPEND volctl_options "${found}")
-endforeach()
-if(volctl_options MATCHES "generate-man")
-  volmgr_generate(volctl.1 ${CMAKE_INSTALL_MANDIR}/man1 volctl
-    $<TARGET_FILE:volctl> --generate-man)
-endif()
-if(volctl_options MATCHES "generate-completion")
-  volmgr_generate(volctl ${CMAKE_INSTALL_DATADIR}/bash-completion/completions volctl
-    $<TARGET_FILE:volctl> --generate-completion)
-endif()
+volmgr_generate(volmgrd.8 ${CMAKE_INSTALL_MANDIR}/man8 volmgrd --generate-man)
+volmgr_generate(volctl.1 ${CMAKE_INSTALL_MANDIR}/man1 volctl --generate-man)
+volmgr_generate(volctl ${CMAKE_INSTALL_DATADIR}/bash-completion/completions volctl
+  --generate-completion bash)
+volmgr_generate(_volctl ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions volctl
+  --generate-completion zsh)
+volmgr_generate(volctl.fish ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d volctl
+  --generate-completion fish)
 
 install(FILES ${packaging}/volmgr.sysusers DESTINATION lib/sysusers.d RENAME volmgr.conf)
 # The paths of the unit and of the configuration are known when the prefix is: at installation.
 install(CODE "set(packaging \"${packaging}\")")
 install(SCRIPT ${packaging}/install-paths.cmake)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
-foreach(document README.md CHANGELOG.md NOTICE)
+foreach(document README.md CHANGELOG.md NOTICE docs/api.md)
   if(EXISTS ${PROJECT_SOURCE_DIR}/${document})
     install(FILES ${document} DESTINATION ${CMAKE_INSTALL_DOCDIR})
   endif()

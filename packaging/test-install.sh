@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs, upgrades, removes and purges the Debian package on a throw-away copy of this system (an
-# overlay in a mount namespace of its own):  test-install.sh BUILD_FOLDER
+# overlay in a mount namespace of its own), and runs the daemon as its service would:
+#   test-install.sh BUILD_FOLDER
 set -euo pipefail
 
 build=$1
@@ -20,7 +21,10 @@ inside() {
     mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root ||
         exit 77
     cp "$1" /mnt/root/volmgr.deb
+    cp "${BASH_SOURCE[0]%/*}/test-service.sh" /mnt/root/test-service.sh
     mount -t proc proc /mnt/root/proc
+    mount --rbind /dev /mnt/root/dev
+    mount -t tmpfs none /mnt/root/run
     # The script is expanded inside.
     # shellcheck disable=SC2016
     chroot /mnt/root bash -euo pipefail -c '
@@ -38,6 +42,9 @@ inside() {
         [[ -L /etc/systemd/system/multi-user.target.wants/volmgrd.service ]] || fail "not enabled"
         volctl --version
         volmgrd --version
+        man -w volctl volmgrd >/dev/null || fail "no manual pages"
+        source /test-service.sh
+        service_first_day
         echo "# mine" >>/etc/volmgr/volmgrd.conf
 
         rm /etc/systemd/system/multi-user.target.wants/volmgrd.service
@@ -45,6 +52,7 @@ inside() {
         grep -qx "# mine" /etc/volmgr/volmgrd.conf || fail "an upgrade changed the configuration"
         [[ ! -e /etc/systemd/system/multi-user.target.wants/volmgrd.service ]] ||
             fail "an upgrade enabled what the administrator had disabled"
+        service_restarted
 
         touch /var/lib/volmgr/metadata
         dpkg --remove volmgr
@@ -53,7 +61,7 @@ inside() {
         dpkg --purge volmgr
         [[ ! -e /etc/volmgr ]] || fail "a purge left the configuration"
         [[ -e /var/lib/volmgr/metadata ]] || fail "a purge deleted the metadata of pools"
-        rm /var/lib/volmgr/metadata
+        rm -r /var/lib/volmgr
         dpkg --install --force-depends /volmgr.deb
         dpkg --purge volmgr
         [[ ! -e /var/lib/volmgr ]] || fail "a purge left an empty state directory"

@@ -31,7 +31,10 @@ dpkg-deb --extract "$package" "$scratch/root"
 dpkg-deb --control "$package" "$scratch/control"
 
 for file in usr/sbin/volmgrd usr/bin/volctl usr/lib/systemd/system/volmgrd.service \
-    usr/lib/sysusers.d/volmgr.conf etc/volmgr/volmgrd.conf usr/share/doc/volmgr/copyright; do
+    usr/lib/sysusers.d/volmgr.conf etc/volmgr/volmgrd.conf usr/share/doc/volmgr/copyright \
+    usr/share/man/man8/volmgrd.8 usr/share/man/man1/volctl.1 \
+    usr/share/bash-completion/completions/volctl usr/share/zsh/vendor-completions/_volctl \
+    usr/share/fish/vendor_completions.d/volctl.fish; do
     [[ -s $scratch/root/$file ]] || fail "$file is not in the package"
 done
 
