@@ -29,11 +29,17 @@ static void
 append_label(struct byte_buffer *to, const char *value)
 {
     for (; *value != '\0'; value++) {
-        if (*value == '\\' || *value == '"') {
+        if (*value == '\\' || *value == '"' || *value == '\n') {
             byte_buffer_append_u8(to, '\\');
         }
-        byte_buffer_append_u8(to, *value == '\n' ? ' ' : (uint8_t)*value);
+        byte_buffer_append_u8(to, *value == '\n' ? 'n' : (uint8_t)*value);
     }
+}
+
+static void
+append_seconds(struct byte_buffer *to, uint64_t ns)
+{
+    byte_buffer_append_format(to, "%" PRIu64 ".%09" PRIu64, ns / NS_PER_S, ns % NS_PER_S);
 }
 
 static void
@@ -86,11 +92,76 @@ metrics_pools(const struct api_reports *reports, struct byte_buffer *to)
                                       field_at(&reports->pools[pool], metric->offset));
         }
     }
+    family(to, "pool_taken_percent", "gauge",
+           "Of the space that volumes without a reserve can get, what is taken.");
+    for (uint32_t pool = 0; pool < reports->pool_count; pool++) {
+        byte_buffer_append_format(to, "volmgr_pool_taken_percent{pool=\"%s\"} %u\n",
+                                  reports->pools[pool].name,
+                                  (unsigned)reports->pools[pool].taken_percent);
+    }
     family(to, "pool_state", "gauge",
            "0 online, 1 degraded, 2 read-only, 3 opening, 4 offline.");
     for (uint32_t pool = 0; pool < reports->pool_count; pool++) {
         byte_buffer_append_format(to, "volmgr_pool_state{pool=\"%s\"} %d\n",
                                   reports->pools[pool].name, (int)reports->pools[pool].state);
+    }
+}
+
+/* Of pools that were checked since the start. */
+static void
+metrics_checks(const struct api_reports *reports, struct byte_buffer *to)
+{
+    family(to, "pool_check_errors", "gauge", "Errors that the last check of the metadata found.");
+    for (uint32_t i = 0; i < reports->check_count; i++) {
+        byte_buffer_append_format(to, "volmgr_pool_check_errors{pool=\"%s\"} %" PRIu64 "\n",
+                                  reports->checks[i].pool, reports->checks[i].errors);
+    }
+    family(to, "pool_check_timestamp_seconds", "gauge", "When it ended, as Unix time; 0: it runs.");
+    for (uint32_t i = 0; i < reports->check_count; i++) {
+        byte_buffer_append_format(to, "volmgr_pool_check_timestamp_seconds{pool=\"%s\"} ",
+                                  reports->checks[i].pool);
+        append_seconds(to, reports->checks[i].ended_realtime_ns);
+        byte_buffer_append_u8(to, '\n');
+    }
+}
+
+/* The buckets are cumulative, as the format wants them. */
+static void
+append_histogram(struct byte_buffer *to, const char *pool, int operation,
+                 const struct latency *latency)
+{
+    char labels[NAME_BYTES_MAX + 64];
+    uint64_t count = 0;
+    snprintf(labels, sizeof(labels), "pool=\"%s\",operation=\"%s\"", pool,
+             volume_operation_name(operation));
+    for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) {
+        count += latency->counts[i];
+        byte_buffer_append_format(to, "volmgr_request_seconds_bucket{%s,le=\"", labels);
+        if (i + 1 < LATENCY_BUCKETS) {
+            append_seconds(to, latency_bound_ns(i));
+        } else {
+            byte_buffer_append_format(to, "+Inf");
+        }
+        byte_buffer_append_format(to, "\"} %" PRIu64 "\n", count);
+    }
+    byte_buffer_append_format(to, "volmgr_request_seconds_sum{%s} ", labels);
+    append_seconds(to, latency->total_ns);
+    byte_buffer_append_format(to, "\nvolmgr_request_seconds_count{%s} %" PRIu64 "\n", labels,
+                              count);
+}
+
+static void
+metrics_latency(const struct api_reports *reports, struct byte_buffer *to)
+{
+    static const int operations[] = { VOLUME_READ, VOLUME_WRITE, VOLUME_WRITE_ZEROES,
+                                      VOLUME_DISCARD, VOLUME_FLUSH };
+    family(to, "request_seconds", "histogram",
+           "Time from the request of a host to its reply, all volumes of a pool.");
+    for (uint32_t pool = 0; pool < reports->pool_count; pool++) {
+        for (size_t i = 0; i < ARRAY_SIZE(operations); i++) {
+            append_histogram(to, reports->pools[pool].name, operations[i],
+                             &reports->pools[pool].latency[operations[i]]);
+        }
     }
 }
 
@@ -121,8 +192,8 @@ static void
 append_counter(struct byte_buffer *to, enum counter_kind kind, uint64_t value)
 {
     if (kind == COUNTER_SECONDS) {
-        byte_buffer_append_format(to, "%" PRIu64 ".%09" PRIu64 "\n", value / NS_PER_S,
-                                  value % NS_PER_S);
+        append_seconds(to, value);
+        byte_buffer_append_u8(to, '\n');
     } else {
         byte_buffer_append_format(to, "%" PRIu64 "\n", value);
     }
@@ -246,6 +317,10 @@ metrics_volumes(const struct api_reports *reports, struct byte_buffer *to)
         volume_value(to, "volume_sessions", &reports->volumes[i],
                      reports->volumes[i].session_count);
     }
+    family(to, "volume_fenced", "gauge", "1: it answers no I/O until its loss is accepted.");
+    for (uint32_t i = 0; i < reports->volume_count; i++) {
+        volume_value(to, "volume_fenced", &reports->volumes[i], reports->volumes[i].fenced);
+    }
     for (int kind = 0; kind < COUNTER_KINDS; kind++) {
         char name[64];
         snprintf(name, sizeof(name), "volume_%s", counter_names[kind]);
@@ -280,11 +355,12 @@ static const struct counter_offset reactor_counters[] = {
     { "reactor_messages_total", "Messages that were taken.",
       offsetof(struct reactor_statistics, messages) },
     { "reactor_sleeps_total", "Sleeps.", offsetof(struct reactor_statistics, sleeps) },
-    { "reactor_busy_ns_total", "Time in passes that found work.",
+    { "reactor_busy_seconds_total", "Time in passes that found work.",
       offsetof(struct reactor_statistics, busy_ns) },
-    { "reactor_spin_ns_total", "Time looking for work without sleeping.",
+    { "reactor_spin_seconds_total", "Time looking for work without sleeping.",
       offsetof(struct reactor_statistics, spin_ns) },
-    { "reactor_sleep_ns_total", "Time asleep.", offsetof(struct reactor_statistics, sleep_ns) },
+    { "reactor_sleep_seconds_total", "Time asleep.",
+      offsetof(struct reactor_statistics, sleep_ns) },
 };
 
 /*
@@ -303,10 +379,12 @@ metrics_reactors(const struct node *node, struct byte_buffer *to)
     for (size_t i = 0; i < ARRAY_SIZE(reactor_counters); i++) {
         family(to, reactor_counters[i].name, "counter", reactor_counters[i].help);
         for (uint32_t j = 0; j < node->reactor_count; j++) {
-            byte_buffer_append_format(to, "volmgr_%s{reactor=\"%u\"} %" PRIu64 "\n",
-                                      reactor_counters[i].name, (unsigned)j,
-                                      counter_at(reactor_statistics(node->reactors[j]),
-                                                 reactor_counters[i].offset));
+            bool seconds = strstr(reactor_counters[i].name, "_seconds_") != NULL;
+            byte_buffer_append_format(to, "volmgr_%s{reactor=\"%u\"} ", reactor_counters[i].name,
+                                      (unsigned)j);
+            append_counter(to, seconds ? COUNTER_SECONDS : COUNTER_OPERATIONS,
+                           counter_at(reactor_statistics(node->reactors[j]),
+                                      reactor_counters[i].offset));
         }
     }
 }
@@ -397,6 +475,8 @@ encode_metrics(struct api_call *call, struct byte_buffer *to)
     family(to, "build_info", "gauge", "Always 1; the label tells the version.");
     byte_buffer_append_format(to, "volmgr_build_info{version=\"%s\"} 1\n", VOLMGR_VERSION);
     metrics_pools(reports, to);
+    metrics_checks(reports, to);
+    metrics_latency(reports, to);
     metrics_disks(reports, to);
     metrics_volumes(reports, to);
     single(to, "exports", "gauge", "Exports.", reports->export_count);

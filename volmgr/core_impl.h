@@ -67,6 +67,8 @@ struct disk {
     bool label_busy;               /* it is being written, whether anybody waits or not */
     bool label_late;               /* that takes so long that nobody waits for it any more */
     uint64_t avoid_until_ns;       /* it could not be written to: no checkpoint goes there */
+    uint64_t silent_until_ns;      /* it was waited for too long; nobody does until then */
+    bool ledger_dropped;           /* its copy was, in this run: not before the next */
     bool joining;                  /* it is being added: not a disk of the pool yet */
     bool label_queued;             /* another writing follows, as the next two say */
     bool label_queued_open;
@@ -153,6 +155,7 @@ struct volume {
     struct list pool_link;      /* control: pool->volumes */
     uint32_t holds;             /* control: export look-ups that have not been released */
     bool altering;              /* control: an operation on it waits outside the pool's line */
+    bool pending;               /* control: it is being made, its record is not yet durable */
     struct list exports;        /* control: struct export by volume_link */
     uint64_t extents_owned;     /* control: granted to this branch alone */
     bool affected;              /* some extent of it is on a missing disk */

@@ -125,7 +125,7 @@ volume_listing_ask(struct volume_listing *listing)
         }
         list_for_each(&pool->volumes, link) {
             struct volume *volume = list_entry(link, struct volume, pool_link);
-            if (volume->durable.deleting ||
+            if (volume->durable.deleting || volume->pending ||
                 !name_is_wanted(query->name.volume, volume->durable.name)) {
                 continue;
             }

@@ -355,6 +355,15 @@ encode_sparse(struct nbd_slot *slot, const struct chunk *chunks, uint32_t count)
     slot->payload_bytes = total_bytes;
 }
 
+/* How long the volume took; a request of no bytes did not come to it. */
+static uint64_t
+age_ns(const struct nbd_slot *slot)
+{
+    uint64_t started_ns = slot->request.started_ns;
+    uint64_t now_ns = reactor_now_ns(slot->connection->shard->reactor);
+    return slot->length_bytes > 0 && started_ns > 0 ? now_ns - started_ns : 0;
+}
+
 static void
 encode_read(struct nbd_slot *slot)
 {
@@ -367,6 +376,7 @@ encode_read(struct nbd_slot *slot)
     slot->payload_bytes = slot->length_bytes;
     conn->session.reads++;
     conn->session.read_bytes += slot->length_bytes;
+    conn->session.read_total_ns += age_ns(slot);
     if (conn->style == NBD_STYLE_SIMPLE) {
         slot->header_length_bytes = put_simple(slot->header, NBD_SUCCESS, slot->cookie);
         return;
@@ -488,6 +498,7 @@ encode_success(struct nbd_slot *slot)
     if (slot->command == NBD_CMD_WRITE) {
         conn->session.writes++;
         conn->session.written_bytes += slot->length_bytes;
+        conn->session.write_total_ns += age_ns(slot);
     }
     slot->header_length_bytes =
         conn->style == NBD_STYLE_EXTENDED
