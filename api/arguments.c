@@ -31,6 +31,10 @@ api_arguments_free(struct api_arguments *arguments)
         for (size_t disk = 0; disk < value->disk_count; disk++) {
             free(value->disks[disk].disk);
         }
+        for (size_t string = 0; string < value->string_count; string++) {
+            free(value->strings[string]);
+        }
+        free(value->strings);
         free(value->disks);
         free(value->text);
         *value = (struct api_value){ 0 };
@@ -205,6 +209,7 @@ check_text(const struct api_field *field, const char *text, struct error *error)
     case API_TYPE_TIER:
         return check_tier(field, text, error);
     case API_TYPE_STRING:
+    case API_TYPE_STRINGS:
         if (length < field->minimum || (field->maximum != 0 && length > field->maximum)) {
             return error_set(error, -EINVAL, "%s must have %" PRIu64 " to %" PRIu64 " bytes",
                              field->name, field->minimum, field->maximum);
@@ -229,6 +234,26 @@ set_text(struct api_arguments *arguments, size_t index, const char *text, struct
     if (result == 0) {
         arguments->values[index].text = copy_text(text, strlen(text));
         arguments->values[index].present = true;
+    }
+    return result;
+}
+
+static int
+add_string(struct api_arguments *arguments, size_t index, const char *text, struct error *error)
+{
+    const struct api_field *field = &arguments->command->fields[index];
+    struct api_value *value = &arguments->values[index];
+    if (value->string_count == API_STRINGS_MAX) {
+        return error_set(error, -E2BIG, "%s: more than %d of them", field->name, API_STRINGS_MAX);
+    }
+    int result = check_text(field, text, error);
+    if (result == 0) {
+        char **strings =
+            reallocarray(value->strings, value->string_count + 1, sizeof(*value->strings));
+        ASSERT(strings != NULL);
+        value->strings = strings;
+        value->strings[value->string_count++] = copy_text(text, strlen(text));
+        value->present = true;
     }
     return result;
 }
@@ -345,7 +370,8 @@ api_arguments_set_text(struct api_arguments *arguments, size_t index, const char
     ASSERT_OP(index, <, arguments->command->field_count);
     const struct api_field *field = &arguments->command->fields[index];
     ASSERT(text != NULL || (field->type == API_TYPE_BOOL && form == API_TEXT_PERSON));
-    if (arguments->values[index].present && field->type != API_TYPE_DISKS) {
+    bool repeats = field->type == API_TYPE_DISKS || field->type == API_TYPE_STRINGS;
+    if (arguments->values[index].present && !repeats) {
         return error_set(error, -EINVAL, "%s is given twice", field->name);
     }
     switch (field->type) {
@@ -356,6 +382,8 @@ api_arguments_set_text(struct api_arguments *arguments, size_t index, const char
         return set_number_text(arguments, index, text, form, error);
     case API_TYPE_BOOL:
         return set_bool_text(arguments, index, text, form, error);
+    case API_TYPE_STRINGS:
+        return add_string(arguments, index, text, error);
     default:
         return set_text(arguments, index, text, error);
     }
@@ -395,6 +423,28 @@ set_disks_json(struct api_arguments *arguments, size_t index, const json_t *list
 }
 
 static int
+set_strings_json(struct api_arguments *arguments, size_t index, const json_t *list,
+                 struct error *error)
+{
+    const struct api_field *field = &arguments->command->fields[index];
+    if (!json_is_array(list)) {
+        return error_set(error, -EINVAL, "%s must be a list of text", field->name);
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i);
+        if (!json_is_string(item)) {
+            return error_set(error, -EINVAL, "%s must be a list of text", field->name);
+        }
+        int result = add_string(arguments, index, json_string_value(item), error);
+        if (result < 0) {
+            return result;
+        }
+    }
+    arguments->values[index].present = true;
+    return 0;
+}
+
+static int
 set_field_json(struct api_arguments *arguments, size_t index, const json_t *value,
                struct error *error)
 {
@@ -402,6 +452,8 @@ set_field_json(struct api_arguments *arguments, size_t index, const json_t *valu
     switch (field->type) {
     case API_TYPE_DISKS:
         return set_disks_json(arguments, index, value, error);
+    case API_TYPE_STRINGS:
+        return set_strings_json(arguments, index, value, error);
     case API_TYPE_SIZE:
     case API_TYPE_NUMBER:
         if (!json_is_integer(value) || json_integer_value(value) < 0) {
@@ -545,6 +597,15 @@ api_disks(const struct api_arguments *arguments, const char *name, size_t *ret_c
     ASSERT(value->disk_count == 0 || value->disks != NULL);
     *ret_count = value->disk_count;
     return value->disks;
+}
+
+const char *const *
+api_strings(const struct api_arguments *arguments, const char *name, size_t *ret_count)
+{
+    const struct api_value *value = find_value(arguments, name);
+    ASSERT(value->string_count == 0 || value->strings != NULL);
+    *ret_count = value->string_count;
+    return (const char *const *)value->strings;
 }
 
 bool

@@ -26,6 +26,8 @@ struct api_value {
     char *text;      /* owned; NAME, VOLUME, STRING, CHOICE, TIER */
     struct api_disk *disks;
     size_t disk_count;
+    char **strings; /* each owned */
+    size_t string_count;
 };
 
 struct api_arguments {
@@ -44,7 +46,8 @@ enum api_text_form {
 };
 
 /*
- * Set a field from text. A field that is already set is an error, except DISKS, which grows by one.
+ * Set a field from text. A field that is already set is an error, except DISKS and STRINGS, which
+ * grow by one.
  * With API_TEXT_PERSON a BOOL without text (NULL) is true.
  */
 int api_arguments_set_text(struct api_arguments *arguments, size_t field, const char *text,
@@ -67,6 +70,8 @@ uint64_t api_number(const struct api_arguments *arguments, const char *name, uin
 bool api_flag(const struct api_arguments *arguments, const char *name);
 const struct api_disk *api_disks(const struct api_arguments *arguments, const char *name,
                                  size_t *ret_count);
+const char *const *api_strings(const struct api_arguments *arguments, const char *name,
+                               size_t *ret_count);
 bool api_present(const struct api_arguments *arguments, const char *name);
 
 /* For clients: path with its values and the query string; and the body (NULL: none). New. */

@@ -11,8 +11,9 @@
 
 static const char *const protocols[] = { "nbd", NULL };
 static const char *const sector_choices[] = { "512", "4096", NULL };
-static const char *const attach_choices[] = { "qemu",   "libvirt", "nbd-client", "proxmox",
-                                              "qemu-img", "nbdinfo", NULL };
+static const char *const attach_choices[] = { "qemu",    "libvirt",  "nbd-client", "proxmox",
+                                              "qemu-img", "nbdinfo", "iscsiadm",   NULL };
+static const char *const tls_choices[] = { "required", "allowed", "off", NULL };
 
 #define FIELD_POOL(place)                                                                          \
     {                                                                                              \
@@ -139,6 +140,13 @@ static const struct api_field volume_reserve_fields[] = {
       .help = "space that the volume is sure to have; 0: no reserve" },
 };
 
+static const struct api_field volume_accept_loss_fields[] = {
+    FIELD_VOLUME,
+    { .name = "yes",
+      .type = API_TYPE_BOOL,
+      .help = "said by somebody who has read what is lost; without it the command is refused" },
+};
+
 static const struct api_field export_create_fields[] = {
     FIELD_VOLUME,
     { .name = "protocol",
@@ -155,6 +163,24 @@ static const struct api_field export_create_fields[] = {
       .maximum = API_VOLUME_BYTES_MAX },
     { .name = "read_only", .type = API_TYPE_BOOL, .help = "hosts may not write" },
     { .name = "exclusive", .type = API_TYPE_BOOL, .help = "one host at a time" },
+    { .name = "hosts",
+      .type = API_TYPE_STRINGS,
+      .label = "HOST",
+      .help = "only hosts of this network (10.0.0.0/8, 2001:db8::7), \"local\" (this machine's "
+              "unix socket), or that have proved this name by a TLS certificate or pre-shared key "
+              "(tls:NAME; tls:* is any); may be repeated, one of them is enough (default: all "
+              "hosts)",
+      .minimum = 1,
+      .maximum = API_HOST_BYTES_MAX },
+    { .name = "tls",
+      .type = API_TYPE_CHOICE,
+      .label = "required|allowed|off",
+      .help = "whether hosts must, may or must not use TLS, at addresses that offer it (default "
+              "allowed)",
+      .choices = tls_choices },
+    { .name = "default",
+      .type = API_TYPE_BOOL,
+      .help = "also found by hosts that ask for no name; one export can be that" },
 };
 
 static const struct api_field export_delete_fields[] = {
@@ -197,7 +223,8 @@ static const struct api_field session_drop_fields[] = {
       .maximum = 127 },
     { .name = "block",
       .type = API_TYPE_BOOL,
-      .help = "refuse that host from now on, until --unblock or the daemon's end" },
+      .help = "refuse that host from now on, also by its other addresses and names; this outlives "
+              "restarts, until --unblock" },
     { .name = "unblock", .type = API_TYPE_BOOL, .help = "accept that host again; drops nothing" },
 };
 
@@ -208,6 +235,22 @@ static const struct api_field job_list_fields[] = {
       .label = "ID",
       .help = "only this job",
       .minimum = 1 },
+    { .name = "follow",
+      .type = API_TYPE_BOOL,
+      .flags = API_LOCAL,
+      .help = "go on and print what changes; with an ID to the end of that job" },
+};
+
+static const struct api_field check_fields[] = {
+    FIELD_POOL(API_POSITIONAL),
+    { .name = "background",
+      .type = API_TYPE_BOOL,
+      .flags = API_LOCAL,
+      .help = "begin, and leave it to \"volctl checks\" to tell the result" },
+};
+
+static const struct api_field check_list_fields[] = {
+    FIELD_POOL(API_POSITIONAL),
 };
 
 static const struct api_field event_list_fields[] = {
@@ -232,7 +275,7 @@ static const struct api_field attach_fields[] = {
       .type = API_TYPE_CHOICE,
       .flags = API_LOCAL,
       .label = "CLIENT",
-      .help = "qemu, libvirt, nbd-client, proxmox, qemu-img or nbdinfo (default: all)",
+      .help = "qemu, libvirt, nbd-client, proxmox, qemu-img or nbdinfo (default: all of them)",
       .choices = attach_choices },
     { .name = "host",
       .type = API_TYPE_STRING,
@@ -244,6 +287,10 @@ static const struct api_field attach_fields[] = {
 };
 
 static const struct api_field top_fields[] = {
+    { .name = "sessions",
+      .type = API_TYPE_BOOL,
+      .flags = API_LOCAL,
+      .help = "one line for each host that is attached, instead of one for each volume" },
     { .name = "once",
       .type = API_TYPE_BOOL,
       .flags = API_LOCAL,
@@ -396,7 +443,8 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .action = "rename volume {volume}",
         .done = "volume {volume} renamed to {new_name}",
         .summary = "give a volume another name",
-        .description = "Its identity for hosts and the names of its exports stay.",
+        .description = "Its identity for hosts and those that are attached stay. An export that "
+                       "has the volume's name gets the new one; other names stay.",
         .example = "volctl rename fast/vm1 web1",
         FIELDS(volume_rename_fields),
         .reply = &api_shape_volume,
@@ -428,6 +476,23 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .reply = &api_shape_deleted,
         .waits = true,
     },
+    [API_VOLUME_ACCEPT_LOSS] = {
+        .id = API_VOLUME_ACCEPT_LOSS,
+        .words = "accept-loss",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/volumes/{volume}/accept-loss",
+        .action = "serve volume {volume} again",
+        .done = "volume {volume} serves again; check the file systems on it",
+        .summary = "serve a fenced volume with what its disks have kept",
+        .description = "A disk has lost writes of the volume that hosts had not flushed, and it is "
+                       "not known which, so it answers no I/O. Accepting this is like a power cut "
+                       "of the hosts: what was flushed is there, what was written after the last "
+                       "flush may be there in part. Prefer to restore from a backup where that is "
+                       "not good enough; nothing brings the lost writes back.",
+        .example = "volctl accept-loss fast/vm1 --yes",
+        FIELDS(volume_accept_loss_fields),
+        .reply = &api_shape_volume,
+    },
     [API_EXPORT_CREATE] = {
         .id = API_EXPORT_CREATE,
         .words = "export",
@@ -436,7 +501,9 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .action = "export volume {volume}",
         .done = "volume {volume} exported; \"volctl attach {volume}\" tells how to use it",
         .summary = "let hosts reach a volume",
-        .example = "volctl export fast/vm1 nbd",
+        .description = "Rules of an export hold for hosts that attach; to change them, unexport "
+                       "and export again.",
+        .example = "volctl export fast/vm1 nbd --host 10.1.2.0/24 --host tls:web1 --tls required",
         FIELDS(export_create_fields),
         .reply = &api_shape_export,
     },
@@ -486,6 +553,17 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         FIELDS(session_drop_fields),
         .reply = &api_shape_dropped,
     },
+    [API_SESSION_BLOCKS] = {
+        .id = API_SESSION_BLOCKS,
+        .words = "session blocks",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/blocks",
+        .action = "list blocked hosts",
+        .summary = "list the hosts that are refused",
+        .description = "\"volctl session drop ORIGIN --unblock\" lets a host in again.",
+        .reply = &api_shape_block,
+        .reply_list = "blocks",
+    },
     [API_STATUS] = {
         .id = API_STATUS,
         .words = "status",
@@ -502,6 +580,7 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .path = API_PREFIX "/jobs",
         .action = "list jobs",
         .summary = "list long work in the background",
+        .example = "volctl jobs --follow",
         FIELDS(job_list_fields),
         .reply = &api_shape_job,
         .reply_list = "jobs",
@@ -517,6 +596,33 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         FIELDS(event_list_fields),
         .reply = &api_shape_event,
         .reply_list = "events",
+    },
+    [API_CHECK] = {
+        .id = API_CHECK,
+        .words = "check",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/check",
+        .action = "check the metadata",
+        .summary = "check the metadata of a pool, or of all, while they serve",
+        .description = "Compares the database as of one commit with itself, with the labels of "
+                       "the disks and with what the daemon has in memory. Changes nothing and "
+                       "holds up nobody. volctl waits for the end, prints what was found, and "
+                       "ends with status 1 when there were errors.",
+        .example = "volctl check fast",
+        FIELDS(check_fields),
+        .reply = &api_shape_check,
+        .reply_list = "checks",
+    },
+    [API_CHECK_LIST] = {
+        .id = API_CHECK_LIST,
+        .words = "checks",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/checks",
+        .action = "list checks",
+        .summary = "show the last check of each pool since the daemon started",
+        FIELDS(check_list_fields),
+        .reply = &api_shape_check,
+        .reply_list = "checks",
     },
     [API_METRICS] = {
         .id = API_METRICS,
@@ -540,7 +646,10 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .words = "top",
         .method = API_METHOD_LOCAL,
         .action = "watch the volumes",
-        .summary = "show live which volumes do how much",
+        .summary = "show live which volumes or hosts do how much",
+        .description = "Rates and mean latencies of one interval after the other, the busiest "
+                       "first; on a terminal as many as fit.",
+        .example = "volctl top --sessions",
         FIELDS(top_fields),
     },
 };

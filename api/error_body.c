@@ -28,6 +28,7 @@ static const struct error_rule rules[] = {
     { ENOENT, 404,
       "See what there is with \"volctl list\", \"volctl pool list\" or \"volctl session list\"." },
     { EEXIST, 409, "Choose another name." },
+    { EALREADY, 409, "" },
     { EBUSY, 409,
       "See who uses it with \"volctl session list\" and \"volctl exports\"; end that use and try "
       "again." },

@@ -28,7 +28,7 @@ static void
 append_value(struct byte_buffer *to, const struct api_field *field, const struct api_value *value,
              bool in_path)
 {
-    ASSERT(field->type != API_TYPE_DISKS);
+    ASSERT(field->type != API_TYPE_DISKS && field->type != API_TYPE_STRINGS);
     if (value->text != NULL) {
         append_escaped(to, value->text, in_path);
     } else if (field->type == API_TYPE_BOOL) {
@@ -88,6 +88,13 @@ encode_value(const struct api_field *field, const struct api_value *value)
         for (size_t i = 0; i < value->disk_count; i++) {
             json_array_append_new(list, json_pack("{s:s, s:i}", "disk", value->disks[i].disk,
                                                   "tier", (int)value->disks[i].tier));
+        }
+        return list;
+    }
+    if (field->type == API_TYPE_STRINGS) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < value->string_count; i++) {
+            json_array_append_new(list, json_string(value->strings[i]));
         }
         return list;
     }

@@ -33,7 +33,9 @@ enum {
     API_NAME_BYTES_MAX = 127,    /* of a pool or volume name, without the NUL */
     API_VOLUME_BYTES_MAX = 255,  /* "POOL/VOLUME" */
     API_DISK_BYTES_MAX = 1023,   /* of a DISK text */
+    API_HOST_BYTES_MAX = 135,    /* of a HOST that may use an export */
     API_DISKS_MAX = 1024,        /* in one command */
+    API_STRINGS_MAX = 64,        /* in one field */
     API_BODY_BYTES_MAX = 4 << 20, /* of a request; more than any valid one */
 };
 
@@ -55,7 +57,8 @@ enum api_type {
     API_TYPE_TIME,   /* text: RFC 3339 in UTC with milliseconds; empty when it has not happened */
     API_TYPE_OBJECT, /* of `shape` */
     API_TYPE_LIST,   /* of objects of `shape` */
-    API_TYPE_STRINGS /* list of text */
+    /* Both. */
+    API_TYPE_STRINGS /* list of text; on command lines an option without its s, repeated */
 };
 const char *api_type_name(enum api_type type);
 
@@ -66,12 +69,12 @@ enum api_field_flags {
 };
 
 struct api_field {
-    const char *name; /* in JSON; as an option without _bytes and with - for _ */
+    const char *name; /* in JSON; as an option without _bytes (STRINGS: s), and with - for _ */
     enum api_type type;
     uint32_t flags;
     const char *label; /* what stands for the value in a usage line, such as SIZE */
     const char *help;
-    uint64_t minimum; /* SIZE, NUMBER: of the value; STRING: of its bytes */
+    uint64_t minimum; /* SIZE, NUMBER: of the value; STRING, STRINGS: of its (their) bytes */
     uint64_t maximum; /* inclusive; 0: no limit but the type's */
     const char *const *choices; /* CHOICE, SIZE, NUMBER (in decimal); ends with NULL */
 };
@@ -118,14 +121,18 @@ enum api_command_id {
     API_VOLUME_RENAME,
     API_VOLUME_RESERVE,
     API_VOLUME_DELETE,
+    API_VOLUME_ACCEPT_LOSS,
     API_EXPORT_CREATE,
     API_EXPORT_DELETE,
     API_EXPORT_LIST,
     API_SESSION_LIST,
     API_SESSION_DROP,
+    API_SESSION_BLOCKS,
     API_STATUS,
     API_JOB_LIST,
     API_EVENT_LIST,
+    API_CHECK,
+    API_CHECK_LIST,
     API_METRICS,
     API_COMMANDS_REMOTE, /* the rest is volctl's own */
     API_ATTACH = API_COMMANDS_REMOTE,

@@ -79,6 +79,8 @@ static const struct api_reply_field volume_fields[] = {
     { "tier", API_TYPE_TIER, API_COLUMN, "TIER", "auto, or the tier it is kept on", NULL },
     { "export_count", API_TYPE_NUMBER, API_COLUMN, "EXPORTS", "ways to reach it", NULL },
     { "session_count", API_TYPE_NUMBER, API_COLUMN, "SESSIONS", "hosts attached now", NULL },
+    { "fenced", API_TYPE_BOOL, 0, "FENCED",
+      "it answers no I/O, because a disk has lost writes of it; see accept-loss", NULL },
     { "affected", API_TYPE_BOOL, 0, "AFFECTED", "some of its space is on a missing disk", NULL },
     { "problem", API_TYPE_STRING, API_COLUMN, "PROBLEM", "what is wrong; empty: nothing", NULL },
     { "guid", API_TYPE_STRING, 0, "GUID", "identity for hosts, for life", NULL },
@@ -96,6 +98,9 @@ static const struct api_reply_field export_fields[] = {
     { "name", API_TYPE_STRING, API_COLUMN, "NAME", "what hosts ask for", NULL },
     { "read_only", API_TYPE_BOOL, API_COLUMN, "READ ONLY", "hosts may not write", NULL },
     { "exclusive", API_TYPE_BOOL, API_COLUMN, "EXCLUSIVE", "one host at a time", NULL },
+    { "tls", API_TYPE_STRING, API_COLUMN, "TLS", "required, allowed or off", NULL },
+    { "default", API_TYPE_BOOL, 0, "DEFAULT", "also found by hosts that ask for no name", NULL },
+    { "hosts", API_TYPE_STRINGS, API_COLUMN, "HOSTS", "only these; empty: all", NULL },
     { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "of the volume", NULL },
     { "session_count", API_TYPE_NUMBER, API_COLUMN, "SESSIONS", "hosts attached now", NULL },
 };
@@ -118,13 +123,17 @@ static const struct api_reply_field session_fields[] = {
     { "writes", API_TYPE_NUMBER, 0, "WRITES", "requests", NULL },
     { "read_bytes", API_TYPE_SIZE, API_COLUMN, "READ", "bytes", NULL },
     { "written_bytes", API_TYPE_SIZE, API_COLUMN, "WRITTEN", "bytes", NULL },
+    { "read_total_ns", API_TYPE_NUMBER, 0, "READ NS", "sum of the reads' time, in nanoseconds",
+      NULL },
+    { "write_total_ns", API_TYPE_NUMBER, 0, "WRITE NS", "sum of the writes' time, in nanoseconds",
+      NULL },
     { "reactor", API_TYPE_NUMBER, 0, "REACTOR", "number of the reactor that serves it", NULL },
 };
 SHAPE(session, "A session: one host's connection to one volume.", session_fields);
 
 static const struct api_reply_field job_fields[] = {
     { "id", API_TYPE_NUMBER, API_COLUMN, "ID", "unique while the daemon runs", NULL },
-    { "kind", API_TYPE_STRING, API_COLUMN, "KIND", "delete, checkpoint ...", NULL },
+    { "kind", API_TYPE_STRING, API_COLUMN, "KIND", "delete, checkpoint, check ...", NULL },
     { "subject", API_TYPE_STRING, API_COLUMN, "SUBJECT", "what it works on", NULL },
     { "percent", API_TYPE_NUMBER, API_COLUMN, "PERCENT", "done", NULL },
     { "finished", API_TYPE_BOOL, API_COLUMN, "FINISHED", "it has ended", NULL },
@@ -148,10 +157,48 @@ static const struct api_reply_field event_fields[] = {
 };
 SHAPE(event, "An event: something that an administrator may want to know.", event_fields);
 
+static const struct api_reply_field finding_fields[] = {
+    { "severity", API_TYPE_STRING, API_COLUMN, "SEVERITY",
+      "error: data is damaged, or would be by going on; warning: space or tidiness", NULL },
+    { "code", API_TYPE_STRING, API_COLUMN, "CODE", "stable name such as grain-leaked", NULL },
+    { "text", API_TYPE_STRING, API_COLUMN, "TEXT", "for people", NULL },
+};
+SHAPE(finding, "Something that a check has found.", finding_fields);
+
+static const struct api_reply_field check_fields[] = {
+    { "pool", API_TYPE_NAME, API_COLUMN, "POOL", "the pool that was checked", NULL },
+    { "job", API_TYPE_NUMBER, 0, "JOB", "id of the job that does it; 0: it could not begin", NULL },
+    { "percent", API_TYPE_NUMBER, API_COLUMN, "PERCENT", "done", NULL },
+    { "finished", API_TYPE_BOOL, API_COLUMN, "FINISHED", "it has ended", NULL },
+    { "error", API_TYPE_STRING, API_COLUMN, "ERROR",
+      "name of the error for which it could not be completed, or empty", NULL },
+    { "reason", API_TYPE_STRING, 0, "REASON", "the same for people", NULL },
+    { "errors", API_TYPE_NUMBER, API_COLUMN, "ERRORS", "found", NULL },
+    { "warnings", API_TYPE_NUMBER, API_COLUMN, "WARNINGS", "found", NULL },
+    { "commit", API_TYPE_NUMBER, 0, "COMMIT", "the state after this commit was checked", NULL },
+    { "records", API_TYPE_NUMBER, API_COLUMN, "RECORDS", "looked at", NULL },
+    { "extents", API_TYPE_NUMBER, 0, "EXTENTS", "looked at", NULL },
+    { "pages", API_TYPE_NUMBER, 0, "PAGES", "map pages looked at", NULL },
+    { "grains", API_TYPE_NUMBER, 0, "GRAINS", "mapped ones", NULL },
+    { "disks", API_TYPE_NUMBER, 0, "DISKS", "whose labels were read", NULL },
+    { "started", API_TYPE_TIME, API_COLUMN, "STARTED", "when", NULL },
+    { "ended", API_TYPE_TIME, 0, "ENDED", "when; empty while it runs", NULL },
+    { "findings", API_TYPE_LIST, API_WIDE, "FINDINGS", "at most 200 of them", &api_shape_finding },
+};
+SHAPE(check, "A check of a pool's metadata.", check_fields);
+
 static const struct api_reply_field dropped_fields[] = {
     { "dropped", API_TYPE_NUMBER, 0, "DROPPED", "sessions that were ended", NULL },
+    { "blocked", API_TYPE_BOOL, 0, "BLOCKED", "the host is refused from now on", NULL },
 };
 SHAPE(dropped, "What was dropped.", dropped_fields);
+
+static const struct api_reply_field block_fields[] = {
+    { "match", API_TYPE_STRING, API_COLUMN, "MATCH", "address or name that is refused", NULL },
+    { "origin", API_TYPE_STRING, API_COLUMN, "ORIGIN",
+      "what was blocked; to be named to unblock it", NULL },
+};
+SHAPE(block, "A host that is refused.", block_fields);
 
 static const struct api_reply_field deleted_fields[] = {
     { "deleted", API_TYPE_STRING, 0, "DELETED", "what is gone", NULL },
@@ -161,7 +208,7 @@ static const struct api_reply_field deleted_fields[] = {
 SHAPE(deleted, "What was deleted.", deleted_fields);
 
 static const struct api_reply_field listener_fields[] = {
-    { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd", NULL },
+    { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd; api: management by TLS", NULL },
     { "address", API_TYPE_STRING, API_COLUMN, "ADDRESS", "unix:PATH or tcp:HOST:PORT", NULL },
     { "tls", API_TYPE_STRING, API_COLUMN, "TLS", "off, optional or required", NULL },
 };
@@ -179,6 +226,8 @@ static const struct api_reply_field status_fields[] = {
     { "reactor_count", API_TYPE_NUMBER, 0, "REACTORS", "threads that serve I/O", NULL },
     { "memory_locked", API_TYPE_BOOL, 0, "MEMORY LOCKED", "the daemon cannot be swapped out",
       NULL },
+    { "io_flusher", API_TYPE_BOOL, 0, "IO FLUSHER",
+      "its own memory never waits for pages that a host writes back through it", NULL },
     { "pool_count", API_TYPE_NUMBER, 0, "POOLS", "pools", NULL },
     { "volume_count", API_TYPE_NUMBER, 0, "VOLUMES", "volumes in all pools", NULL },
     { "export_count", API_TYPE_NUMBER, 0, "EXPORTS", "exports", NULL },
@@ -203,7 +252,8 @@ api_shape(size_t index)
     static const struct api_shape *const shapes[] = {
         &api_shape_status, &api_shape_listener, &api_shape_pool,   &api_shape_disk,
         &api_shape_volume, &api_shape_counters, &api_shape_export, &api_shape_session,
-        &api_shape_job,    &api_shape_event,    &api_shape_deleted, &api_shape_dropped,
+        &api_shape_job,    &api_shape_event,    &api_shape_check,  &api_shape_finding,
+        &api_shape_deleted, &api_shape_dropped, &api_shape_block,
         &api_shape_error,
     };
     return index < ARRAY_SIZE(shapes) ? shapes[index] : NULL;

@@ -12,11 +12,14 @@ extern const struct api_shape api_shape_volume;
 extern const struct api_shape api_shape_export;
 extern const struct api_shape api_shape_session;
 extern const struct api_shape api_shape_dropped;
+extern const struct api_shape api_shape_block;
 extern const struct api_shape api_shape_deleted;
 extern const struct api_shape api_shape_listener;
 extern const struct api_shape api_shape_status;
 extern const struct api_shape api_shape_job;
 extern const struct api_shape api_shape_event;
+extern const struct api_shape api_shape_check;
+extern const struct api_shape api_shape_finding;
 extern const struct api_shape api_shape_error;
 
 #endif

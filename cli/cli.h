@@ -26,7 +26,10 @@ enum cli_exit {
 
 /* What the options that every command has say. */
 struct cli {
-    const char *socket; /* NULL: look for one */
+    const char *socket; /* path, or https://HOST:PORT; NULL: look for one */
+    const char *certificate; /* PEM files for https; NULL: from the environment, or none */
+    const char *key;
+    const char *authorities;
     bool json;
     bool wait;
     bool help;
@@ -76,8 +79,11 @@ struct cli_reply {
 int cli_call(struct cli *cli, const struct api_arguments *arguments, struct cli_reply *ret_reply,
              struct error *error);
 void cli_reply_free(struct cli_reply *reply);
+/* Whether the daemon is asked by https. */
+bool cli_is_remote(const struct cli *cli);
 
-/* Where the daemon is looked for, in order; writes up to `max` paths; returns how many. */
+/* Where the daemon is looked for, in order; writes up to `max` paths (or one https:// address);
+ * returns how many. */
 enum {
     CLI_SOCKETS_MAX = 4,
     CLI_SOCKET_SIZE = 256,
@@ -128,6 +134,10 @@ enum cli_exit cli_attach(struct cli *cli, const struct api_arguments *arguments)
 enum cli_exit cli_top(struct cli *cli, const struct api_arguments *arguments);
 /* Print events as they come; ends when the daemon does, or nobody reads them. */
 enum cli_exit cli_follow_events(struct cli *cli, const struct api_arguments *arguments);
+/* Print jobs as they change; with an id to the end of that job, which decides the status. */
+enum cli_exit cli_follow_jobs(struct cli *cli, const struct api_arguments *arguments);
+/* Begin a check, wait for its end, tell what it found. CLI_FAILED: errors, or it failed. */
+enum cli_exit cli_check(struct cli *cli, const struct api_arguments *arguments);
 /* Until the job of a reply has ended; null is no job. */
 enum cli_exit cli_wait_for_job(struct cli *cli, const json_t *job);
 

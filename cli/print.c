@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "base/size_text.h"
+#include "base/util.h"
 #include "cli/cli.h"
 
 /* ---- grids ---- */
@@ -109,6 +110,24 @@ copy_printable(char *to, size_t size, const char *from)
     }
 }
 
+/* A list of text in one cell. */
+static void
+join_strings(const json_t *list, char text[static CLI_VALUE_SIZE])
+{
+    char joined[CLI_VALUE_SIZE] = "";
+    size_t used = 0;
+    size_t index;
+    json_t *item;
+    json_array_foreach(list, index, item)
+    {
+        const char *string = json_string_value(item);
+        int length = snprintf(joined + used, sizeof(joined) - used, "%s%s", index > 0 ? "," : "",
+                              string != NULL ? string : "");
+        used = MIN(used + (size_t)length, sizeof(joined) - 1);
+    }
+    copy_printable(text, CLI_VALUE_SIZE, joined);
+}
+
 const char *
 cli_value_text(enum api_type type, const json_t *value, char text[static CLI_VALUE_SIZE])
 {
@@ -124,6 +143,8 @@ cli_value_text(enum api_type type, const json_t *value, char text[static CLI_VAL
         }
     } else if (json_is_boolean(value)) {
         snprintf(text, CLI_VALUE_SIZE, "%s", json_is_true(value) ? "yes" : "no");
+    } else if (type == API_TYPE_STRINGS) {
+        join_strings(value, text);
     }
     if (text[0] == '\0') {
         memcpy(text, "-", 2);

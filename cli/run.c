@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +12,6 @@
 
 enum {
     JOB_POLL_MS = 250,
-    EVENT_PAUSE_MS = 1000, /* when the daemon has too many that wait, and answers at once */
 };
 
 enum cli_exit
@@ -45,6 +43,9 @@ fail_no_answer(struct cli *cli, const struct api_arguments *arguments, const str
     const char *remedy = "Is volmgrd running? Name its control socket by -s or VOLCTL_SOCKET.";
     api_action_text(arguments, action, sizeof(action));
     snprintf(what, sizeof(what), "cannot %s: no answer from the daemon", action);
+    if (cli_is_remote(cli)) {
+        remedy = "Does volmgrd listen there ([api] listen)? Give --cacert, --cert and --key.";
+    }
     if (error->code == -EACCES) {
         remedy = "Become a member of the socket's group, or root.";
     } else if (error->code == -ETIMEDOUT) {
@@ -165,64 +166,6 @@ cli_wait_for_job(struct cli *cli, const json_t *job)
     return result;
 }
 
-/* ---- events ---- */
-
-static void
-print_event(struct cli *cli, const json_t *event)
-{
-    static const char *const names[] = { "time", "severity", "name", "text" };
-    if (cli->json) {
-        json_dumpf(event, cli->out, JSON_COMPACT);
-    } else {
-        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-            char text[CLI_VALUE_SIZE];
-            fprintf(cli->out, "%s%s", i > 0 ? "  " : "",
-                    cli_value_text(API_TYPE_STRING, json_object_get(event, names[i]), text));
-        }
-    }
-    fputc('\n', cli->out);
-}
-
-enum cli_exit
-cli_follow_events(struct cli *cli, const struct api_arguments *arguments)
-{
-    uint64_t after = api_number(arguments, "after", 0);
-    for (;;) {
-        struct api_arguments query;
-        struct cli_reply reply = { 0 };
-        char text[24];
-        api_arguments_init(&query, arguments->command);
-        snprintf(text, sizeof(text), "%" PRIu64, after);
-        int set = api_arguments_set_text(
-            &query, (size_t)api_field_index(query.command, "after"), text, API_TEXT_WIRE, NULL);
-        set |= api_arguments_set_text(
-            &query, (size_t)api_field_index(query.command, "wait_seconds"), "30", API_TEXT_WIRE,
-            NULL);
-        ASSERT_OP(set, ==, 0);
-        enum cli_exit result = cli_call_checked(cli, &query, &reply);
-        api_arguments_free(&query);
-        if (result != CLI_OK) {
-            return result;
-        }
-        size_t index;
-        json_t *event;
-        json_array_foreach(json_object_get(reply.json, "events"), index, event)
-        {
-            json_int_t sequence = json_integer_value(json_object_get(event, "sequence"));
-            print_event(cli, event);
-            after = sequence > 0 && (uint64_t)sequence > after ? (uint64_t)sequence : after;
-        }
-        bool empty = json_array_size(json_object_get(reply.json, "events")) == 0;
-        cli_reply_free(&reply);
-        if (empty) {
-            poll(NULL, 0, EVENT_PAUSE_MS);
-        }
-        if (fflush(cli->out) != 0) {
-            return CLI_FAILED; /* nobody reads any more */
-        }
-    }
-}
-
 /* ---- all commands ---- */
 
 static enum cli_exit
@@ -255,6 +198,12 @@ cli_run(struct cli *cli, const struct api_arguments *arguments)
     }
     if (command->id == API_TOP) {
         return cli_top(cli, arguments);
+    }
+    if (command->id == API_CHECK) {
+        return cli_check(cli, arguments);
+    }
+    if (command->id == API_JOB_LIST && api_flag(arguments, "follow")) {
+        return cli_follow_jobs(cli, arguments);
     }
     if (command->id == API_EVENT_LIST && api_flag(arguments, "follow")) {
         return cli_follow_events(cli, arguments);

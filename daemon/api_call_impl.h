@@ -12,7 +12,6 @@
 #define DAEMON_API_CALL_IMPL_H
 
 #include <jansson.h>
-#include <sys/types.h>
 
 #include "api/arguments.h"
 #include "base/byte_buffer.h"
@@ -20,6 +19,7 @@
 #include "volmgr/manager.h"
 
 struct api_call;
+struct api_listener;
 struct api_server;
 
 /* What can be said of everything; filled by gather(). Arrays are freed with the call. */
@@ -36,6 +36,10 @@ struct api_reports {
     uint32_t event_count;
     struct job_report *jobs;
     uint32_t job_count;
+    struct check_report *checks;
+    uint32_t check_count;
+    struct block_report *blocks;
+    uint32_t block_count;
 };
 
 enum api_report_flags {
@@ -44,6 +48,8 @@ enum api_report_flags {
     REPORT_EXPORTS = 1u << 2,
     REPORT_SESSIONS = 1u << 3,
     REPORT_JOBS = 1u << 4,
+    REPORT_CHECKS = 1u << 5,
+    REPORT_BLOCKS = 1u << 6,
 };
 
 /* Every member begins with a struct control, so that its completion finds the call. */
@@ -64,8 +70,12 @@ union api_operation {
     struct export_query export_query;
     struct session_query session_query;
     struct session_drop session_drop;
+    struct block_query block_query;
+    struct volume_accept_loss volume_accept_loss;
     struct event_query event_query;
     struct job_query job_query;
+    struct pool_check pool_check;
+    struct check_query check_query;
 };
 
 typedef void api_call_fn(struct api_call *call);
@@ -93,6 +103,7 @@ struct api_call {
     bool waits;                /* counted in node->event_waits */
     struct api_reports reports;
     uint32_t dropped;
+    uint32_t checked; /* of reports.pools, so many have been told to be checked */
     int result; /* 0 or -errno */
     struct error error;
 
@@ -104,8 +115,8 @@ struct api_call {
     bool routed;
     bool counted;   /* in the server's `running` */
     bool submitted; /* has travelled to reactor 0 */
-    pid_t peer_pid;
-    uid_t peer_uid;
+    const struct api_listener *listener;
+    char caller[192]; /* for the log */
 };
 
 /* By command; never NULL for a remote one. */
@@ -121,6 +132,23 @@ void api_call_fail(struct api_call *call, int code, const char *format, ...)
 /* Reactor 0: collect what gather_wanted says, then finish. */
 void api_call_gather(struct api_call *call);
 
+/* Reactor 0: collect these reports (enum api_report_flags), then finish. */
+void api_start_gather(struct api_call *call, uint32_t wanted);
+/* A name that the decoder has let through. */
+void api_copy_name(char to[static NAME_BYTES_MAX + 1], const char *from);
+/* {"name": list}; takes the list. */
+json_t *api_list_of(const char *name, json_t *list);
+
+/* ---- commands with files of their own ---- */
+
+api_call_fn api_check_start;
+api_call_fn api_check_list_start;
+json_t *api_check_answer(struct api_call *call);
+json_t *api_check_list_answer(struct api_call *call);
+/* The options of the export that `call` asks for. 0, or -errno with `error` set. Reactor 0. */
+int api_export_rules(struct api_call *call, char options[static EXPORT_OPTIONS_SIZE],
+                     struct error *error);
+
 /* The server's, called by api_call_finish(): any thread. */
 void api_server_resume(struct api_call *call);
 
@@ -135,6 +163,7 @@ json_t *encode_volume(const struct volume_report *volume, bool with_counters);
 json_t *encode_export(const struct export_report *report);
 json_t *encode_session(const struct session_report *session);
 json_t *encode_job(const struct job_report *job);
+json_t *encode_check(const struct check_report *check);
 json_t *encode_event(const struct event *event);
 json_t *encode_status(struct api_call *call);
 /* Prometheus text of everything that was gathered. */

@@ -9,7 +9,9 @@
 #include "base/assert.h"
 #include "base/util.h"
 #include "daemon/api_call_impl.h"
+#include "daemon/api_server.h"
 #include "daemon/report_names.h"
+#include "daemon/runtime.h"
 #include "io/platform.h"
 #include "targets/nbd/server.h"
 
@@ -147,6 +149,7 @@ encode_volume(const struct volume_report *volume, bool with_counters)
     set_text(object, "tier", tier);
     set_number(object, "export_count", volume->export_count);
     set_number(object, "session_count", volume->session_count);
+    set_bool(object, "fenced", volume->fenced);
     set_bool(object, "affected", volume->affected);
     set_text(object, "problem", volume->problem);
     set_guid(object, "guid", volume->info.guid);
@@ -166,6 +169,24 @@ encode_volume(const struct volume_report *volume, bool with_counters)
     return object;
 }
 
+static void
+encode_export_rules(json_t *object, const char *options)
+{
+    struct export_access access;
+    json_t *hosts = json_array();
+    int result = export_access_parse(options, &access);
+    for (uint32_t i = 0; i < access.host_count; i++) {
+        char host[EXPORT_HOST_TEXT_SIZE];
+        json_array_append_new(hosts, api_json_text(export_host_format(&access.hosts[i], host)));
+    }
+    if (result < 0) {
+        json_array_append_new(hosts, json_string("nobody: its rules are not understood"));
+    }
+    set_text(object, "tls", export_tls_name(access.tls));
+    set_bool(object, "default", access.is_default);
+    json_object_set_new(object, "hosts", hosts);
+}
+
 json_t *
 encode_export(const struct export_report *report)
 {
@@ -176,6 +197,7 @@ encode_export(const struct export_report *report)
     set_text(object, "name", report->record.name);
     set_bool(object, "read_only", report->record.read_only);
     set_bool(object, "exclusive", report->record.exclusive);
+    encode_export_rules(object, report->record.options);
     set_number(object, "size_bytes", report->size_bytes);
     set_number(object, "session_count", report->session_count);
     return object;
@@ -200,25 +222,67 @@ encode_session(const struct session_report *session)
     set_number(object, "writes", session->writes);
     set_number(object, "read_bytes", session->read_bytes);
     set_number(object, "written_bytes", session->written_bytes);
+    set_number(object, "read_total_ns", session->read_total_ns);
+    set_number(object, "write_total_ns", session->write_total_ns);
     set_number(object, "reactor", session->reactor);
     return object;
+}
+
+/* The errno name of a failure; empty text for none. */
+static const char *
+failure_name(int result)
+{
+    const char *name = result < 0 ? strerrorname_np(-result) : "";
+    return name != NULL ? name : "EIO";
 }
 
 json_t *
 encode_job(const struct job_report *job)
 {
     json_t *object = json_object();
-    const char *name = job->finished && job->result < 0 ? strerrorname_np(-job->result) : "";
     ASSERT(object != NULL);
     set_number(object, "id", job->id);
     set_text(object, "kind", job->kind);
     set_text(object, "subject", job->subject);
     set_number(object, "percent", job->percent);
     set_bool(object, "finished", job->finished);
-    set_text(object, "error", name != NULL ? name : "EIO");
+    set_text(object, "error", failure_name(job->finished ? job->result : 0));
     set_text(object, "text", job->text);
     json_object_set_new(object, "started", api_json_time(job->started_realtime_ns));
     json_object_set_new(object, "ended", api_json_time(job->ended_realtime_ns));
+    return object;
+}
+
+json_t *
+encode_check(const struct check_report *check)
+{
+    json_t *object = json_object();
+    json_t *findings = json_array();
+    ASSERT(object != NULL && findings != NULL);
+    set_text(object, "pool", check->pool);
+    set_number(object, "job", check->job);
+    set_number(object, "percent", check->percent);
+    set_bool(object, "finished", check->finished);
+    set_text(object, "error", failure_name(check->result));
+    set_text(object, "reason", check->reason);
+    set_number(object, "errors", check->errors);
+    set_number(object, "warnings", check->warnings);
+    set_number(object, "commit", check->commit);
+    set_number(object, "records", check->records);
+    set_number(object, "extents", check->extents);
+    set_number(object, "pages", check->pages);
+    set_number(object, "grains", check->grains);
+    set_number(object, "disks", check->disks);
+    json_object_set_new(object, "started", api_json_time(check->started_realtime_ns));
+    json_object_set_new(object, "ended", api_json_time(check->ended_realtime_ns));
+    for (uint32_t i = 0; i < check->note_count; i++) {
+        json_t *finding = json_object();
+        set_text(finding, "severity", check->notes[i].is_error ? "error" : "warning");
+        set_text(finding, "code", check->notes[i].code);
+        set_text(finding, "text", check->notes[i].text);
+        json_array_append_new(findings, finding);
+    }
+    json_object_set_new(object, "findings", findings);
     return object;
 }
 
@@ -297,10 +361,13 @@ find_problems(const struct api_reports *reports, json_t *problems)
     }
     for (uint32_t i = 0; i < reports->volume_count; i++) {
         const struct volume_report *volume = &reports->volumes[i];
-        if (volume->problem[0] != '\0' || volume->affected) {
+        if (volume->problem[0] != '\0' || volume->affected || volume->fenced) {
             snprintf(subject, sizeof(subject), "volume %s/%s", volume->info.pool_name,
                      volume->info.name);
-            add_problem(problems, subject, volume->affected ? "is affected" : "has a problem",
+            add_problem(problems, subject,
+                        volume->fenced     ? "is fenced"
+                        : volume->affected ? "is affected"
+                                           : "has a problem",
                         volume->problem);
             worst = EVENT_CRITICAL;
         }
@@ -321,6 +388,13 @@ encode_listeners(const struct node *node)
         set_text(object, "protocol", "nbd");
         set_text(object, "address", nbd_server_bound_address(node->nbd, i));
         set_text(object, "tls", tls_names[node->nbd_tls[i]]);
+        json_array_append_new(list, object);
+    }
+    for (uint32_t i = 0; api_server_tcp_address(node->api, i) != NULL; i++) {
+        json_t *object = json_object();
+        set_text(object, "protocol", "api");
+        set_text(object, "address", api_server_tcp_address(node->api, i));
+        set_text(object, "tls", "required");
         json_array_append_new(list, object);
     }
     return list;
@@ -352,6 +426,7 @@ encode_status(struct api_call *call)
     set_number(object, "process_id", (uint64_t)getpid());
     set_number(object, "reactor_count", node->reactor_count);
     set_bool(object, "memory_locked", node->memory_locked);
+    set_bool(object, "io_flusher", runtime_is_io_flusher()); /* as all threads are, or none */
     set_number(object, "pool_count", reports->pool_count);
     set_number(object, "volume_count", reports->volume_count);
     set_number(object, "export_count", reports->export_count);

@@ -71,8 +71,8 @@ api_call_fail(struct api_call *call, int code, const char *format, ...)
     api_call_finish(call);
 }
 
-static void
-copy_name(char to[static NAME_BYTES_MAX + 1], const char *from)
+void
+api_copy_name(char to[static NAME_BYTES_MAX + 1], const char *from)
 {
     ASSERT_OP(strlen(from), <=, (size_t)NAME_BYTES_MAX);
     snprintf(to, NAME_BYTES_MAX + 1, "%s", from);
@@ -133,6 +133,22 @@ gather_jobs_done(struct api_call *call)
     api_call_gather(call);
 }
 
+static void
+gather_checks_done(struct api_call *call)
+{
+    call->reports.checks = call->operation.check_query.ret_checks;
+    call->reports.check_count = call->operation.check_query.ret_count;
+    api_call_gather(call);
+}
+
+static void
+gather_blocks_done(struct api_call *call)
+{
+    call->reports.blocks = call->operation.block_query.ret_blocks;
+    call->reports.block_count = call->operation.block_query.ret_count;
+    api_call_gather(call);
+}
+
 void
 api_call_gather(struct api_call *call)
 {
@@ -171,6 +187,15 @@ api_call_gather(struct api_call *call)
         }
         manager_job_query(manager, &call->operation.job_query);
         return;
+    case REPORT_CHECKS:
+        api_call_prepare(call, gather_checks_done);
+        memcpy(call->operation.check_query.name, call->pool_name, sizeof(call->pool_name));
+        manager_check_query(manager, &call->operation.check_query);
+        return;
+    case REPORT_BLOCKS:
+        api_call_prepare(call, gather_blocks_done);
+        manager_block_query(manager, &call->operation.block_query);
+        return;
     default:
         ASSERT_OP(next, ==, 0u);
         api_call_finish(call);
@@ -189,11 +214,16 @@ api_reports_free(struct api_reports *reports)
     free(reports->sessions);
     free(reports->events);
     free(reports->jobs);
+    for (uint32_t i = 0; i < reports->check_count; i++) {
+        free(reports->checks[i].notes);
+    }
+    free(reports->checks);
+    free(reports->blocks);
     *reports = (struct api_reports){ 0 };
 }
 
-static void
-start_gather(struct api_call *call, uint32_t wanted)
+void
+api_start_gather(struct api_call *call, uint32_t wanted)
 {
     call->gather_wanted = wanted;
     api_call_gather(call);
@@ -204,14 +234,14 @@ start_gather(struct api_call *call, uint32_t wanted)
 static void
 answer_with_pool(struct api_call *call)
 {
-    start_gather(call, REPORT_POOLS);
+    api_start_gather(call, REPORT_POOLS);
 }
 
 static void
 imported(struct api_call *call)
 {
     memcpy(call->pool_name, call->operation.pool_import.ret_name, sizeof(call->pool_name));
-    start_gather(call, REPORT_POOLS);
+    api_start_gather(call, REPORT_POOLS);
 }
 
 static struct disk_argument *
@@ -235,8 +265,8 @@ start_pool_create(struct api_call *call)
 {
     api_call_prepare(call, answer_with_pool);
     struct pool_create *create = &call->operation.pool_create;
-    copy_name(create->name, api_text(&call->arguments, "pool"));
-    copy_name(call->pool_name, create->name);
+    api_copy_name(create->name, api_text(&call->arguments, "pool"));
+    api_copy_name(call->pool_name, create->name);
     create->extent_bytes = api_number(&call->arguments, "extent_bytes", 0);
     create->force = api_flag(&call->arguments, "force");
     create->disks = disk_arguments(call, &create->disk_count);
@@ -252,8 +282,8 @@ start_pool_add(struct api_call *call)
 {
     api_call_prepare(call, answer_with_pool);
     struct pool_add *add = &call->operation.pool_add;
-    copy_name(add->name, api_text(&call->arguments, "pool"));
-    copy_name(call->pool_name, add->name);
+    api_copy_name(add->name, api_text(&call->arguments, "pool"));
+    api_copy_name(call->pool_name, add->name);
     add->force = api_flag(&call->arguments, "force");
     add->disks = disk_arguments(call, &add->disk_count);
     manager_pool_add(call->node->manager, add);
@@ -273,9 +303,9 @@ static void
 start_pool_query(struct api_call *call)
 {
     if (call->arguments.command->field_count > 0 && api_present(&call->arguments, "pool")) {
-        copy_name(call->pool_name, api_text(&call->arguments, "pool"));
+        api_copy_name(call->pool_name, api_text(&call->arguments, "pool"));
     }
-    start_gather(call, REPORT_POOLS);
+    api_start_gather(call, REPORT_POOLS);
 }
 
 /* ---- volumes ---- */
@@ -283,7 +313,7 @@ start_pool_query(struct api_call *call)
 static void
 answer_with_volume(struct api_call *call)
 {
-    start_gather(call, REPORT_VOLUMES);
+    api_start_gather(call, REPORT_VOLUMES);
 }
 
 static void
@@ -318,8 +348,8 @@ start_volume_rename(struct api_call *call)
     api_call_prepare(call, answer_with_volume);
     struct volume_rename *rename = &call->operation.volume_rename;
     rename->name = call->name = volume_argument(call);
-    copy_name(rename->new_name, api_text(&call->arguments, "new_name"));
-    copy_name(call->name.volume, rename->new_name);
+    api_copy_name(rename->new_name, api_text(&call->arguments, "new_name"));
+    api_copy_name(call->name.volume, rename->new_name);
     manager_volume_rename(call->node->manager, rename);
 }
 
@@ -334,9 +364,24 @@ start_volume_reserve(struct api_call *call)
 }
 
 static void
+start_volume_accept_loss(struct api_call *call)
+{
+    api_call_prepare(call, answer_with_volume);
+    struct volume_accept_loss *accept = &call->operation.volume_accept_loss;
+    accept->name = call->name = volume_argument(call);
+    if (!api_flag(&call->arguments, "yes")) {
+        api_call_fail(call, -EINVAL,
+                      "writes that hosts had not flushed are lost for good when it serves again; "
+                      "give --yes (\"yes\": true) when that has been understood");
+        return;
+    }
+    manager_volume_accept_loss(call->node->manager, accept);
+}
+
+static void
 volume_deleted(struct api_call *call)
 {
-    start_gather(call, REPORT_JOBS);
+    api_start_gather(call, REPORT_JOBS);
 }
 
 static void
@@ -351,16 +396,16 @@ static void
 start_volume_show(struct api_call *call)
 {
     call->name = volume_argument(call);
-    start_gather(call, REPORT_VOLUMES);
+    api_start_gather(call, REPORT_VOLUMES);
 }
 
 static void
 start_volume_list(struct api_call *call)
 {
     if (api_present(&call->arguments, "pool")) {
-        copy_name(call->name.pool, api_text(&call->arguments, "pool"));
+        api_copy_name(call->name.pool, api_text(&call->arguments, "pool"));
     }
-    start_gather(call, REPORT_VOLUMES);
+    api_start_gather(call, REPORT_VOLUMES);
 }
 
 /* ---- exports and sessions ---- */
@@ -368,7 +413,7 @@ start_volume_list(struct api_call *call)
 static void
 answer_with_exports(struct api_call *call)
 {
-    start_gather(call, REPORT_EXPORTS);
+    api_start_gather(call, REPORT_EXPORTS);
 }
 
 static void
@@ -383,6 +428,12 @@ start_export_create(struct api_call *call)
     snprintf(create->record.name, sizeof(create->record.name), "%s", name != NULL ? name : "");
     create->record.read_only = api_flag(&call->arguments, "read_only");
     create->record.exclusive = api_flag(&call->arguments, "exclusive");
+    struct error error = { 0 };
+    int result = api_export_rules(call, create->record.options, &error);
+    if (result < 0) {
+        api_call_fail(call, result, "%s", error.message);
+        return;
+    }
     manager_export_create(call->node->manager, create);
 }
 
@@ -401,13 +452,19 @@ start_export_delete(struct api_call *call)
 static void
 start_export_list(struct api_call *call)
 {
-    start_gather(call, REPORT_EXPORTS);
+    api_start_gather(call, REPORT_EXPORTS);
 }
 
 static void
 start_session_list(struct api_call *call)
 {
-    start_gather(call, REPORT_SESSIONS);
+    api_start_gather(call, REPORT_SESSIONS);
+}
+
+static void
+start_session_blocks(struct api_call *call)
+{
+    api_start_gather(call, REPORT_BLOCKS);
 }
 
 static void
@@ -447,14 +504,21 @@ start_session_drop(struct api_call *call)
 static void
 start_status(struct api_call *call)
 {
-    start_gather(call, REPORT_POOLS | REPORT_VOLUMES | REPORT_EXPORTS | REPORT_SESSIONS |
+    api_start_gather(call, REPORT_POOLS | REPORT_VOLUMES | REPORT_EXPORTS | REPORT_SESSIONS |
                            REPORT_JOBS);
+}
+
+static void
+start_metrics(struct api_call *call)
+{
+    api_start_gather(call, REPORT_POOLS | REPORT_VOLUMES | REPORT_EXPORTS | REPORT_SESSIONS |
+                               REPORT_JOBS | REPORT_CHECKS);
 }
 
 static void
 start_job_list(struct api_call *call)
 {
-    start_gather(call, REPORT_JOBS);
+    api_start_gather(call, REPORT_JOBS);
 }
 
 static void start_event_slice(struct api_call *call);
@@ -530,8 +594,8 @@ answer_pool(struct api_call *call)
                                         : not_found(call, "pool");
 }
 
-static json_t *
-list_of(const char *name, json_t *list)
+json_t *
+api_list_of(const char *name, json_t *list)
 {
     json_t *body = json_object();
     ASSERT(body != NULL && json_is_array(list));
@@ -546,7 +610,7 @@ answer_pools(struct api_call *call)
     for (uint32_t i = 0; i < call->reports.pool_count; i++) {
         json_array_append_new(list, encode_pool(&call->reports.pools[i], true));
     }
-    return list_of("pools", list);
+    return api_list_of("pools", list);
 }
 
 static json_t *
@@ -559,7 +623,7 @@ answer_disks(struct api_call *call)
             json_array_append_new(list, encode_disk(pool, &pool->disks[disk], true));
         }
     }
-    return list_of("disks", list);
+    return api_list_of("disks", list);
 }
 
 static json_t *
@@ -594,7 +658,7 @@ answer_volumes(struct api_call *call)
     for (uint32_t i = 0; i < call->reports.volume_count; i++) {
         json_array_append_new(list, encode_volume(&call->reports.volumes[i], true));
     }
-    return list_of("volumes", list);
+    return api_list_of("volumes", list);
 }
 
 /* The newest job that works on the volume. */
@@ -653,7 +717,7 @@ answer_exports(struct api_call *call)
     for (uint32_t i = 0; i < call->reports.export_count; i++) {
         json_array_append_new(list, encode_export(&call->reports.exports[i]));
     }
-    return list_of("exports", list);
+    return api_list_of("exports", list);
 }
 
 static json_t *
@@ -671,7 +735,7 @@ answer_sessions(struct api_call *call)
             json_array_append_new(list, encode_session(session));
         }
     }
-    return list_of("sessions", list);
+    return api_list_of("sessions", list);
 }
 
 static json_t *
@@ -679,7 +743,21 @@ answer_dropped(struct api_call *call)
 {
     json_t *body = json_object();
     json_object_set_new(body, "dropped", json_integer(call->dropped));
+    json_object_set_new(body, "blocked", json_boolean(api_flag(&call->arguments, "block")));
     return body;
+}
+
+static json_t *
+answer_blocks(struct api_call *call)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < call->reports.block_count; i++) {
+        json_t *block = json_object();
+        json_object_set_new(block, "match", api_json_text(call->reports.blocks[i].match));
+        json_object_set_new(block, "origin", api_json_text(call->reports.blocks[i].origin));
+        json_array_append_new(list, block);
+    }
+    return api_list_of("blocks", list);
 }
 
 static json_t *
@@ -689,7 +767,7 @@ answer_jobs(struct api_call *call)
     for (uint32_t i = 0; i < call->reports.job_count; i++) {
         json_array_append_new(list, encode_job(&call->reports.jobs[i]));
     }
-    return list_of("jobs", list);
+    return api_list_of("jobs", list);
 }
 
 static json_t *
@@ -699,7 +777,7 @@ answer_events(struct api_call *call)
     for (uint32_t i = 0; i < call->reports.event_count; i++) {
         json_array_append_new(list, encode_event(&call->reports.events[i]));
     }
-    return list_of("events", list);
+    return api_list_of("events", list);
 }
 
 /* ---- the table ---- */
@@ -726,6 +804,8 @@ static const struct api_handler handlers[API_COMMANDS_REMOTE] = {
                              .encode = answer_volume },
     [API_VOLUME_DELETE] = { .changes = true, .start = start_volume_delete,
                             .encode = answer_volume_deleted },
+    [API_VOLUME_ACCEPT_LOSS] = { .changes = true, .start = start_volume_accept_loss,
+                                 .encode = answer_volume },
     [API_EXPORT_CREATE] = { .changes = true, .creates = true, .start = start_export_create,
                             .encode = answer_export },
     [API_EXPORT_DELETE] = { .changes = true, .start = start_export_delete,
@@ -734,10 +814,13 @@ static const struct api_handler handlers[API_COMMANDS_REMOTE] = {
     [API_SESSION_LIST] = { .start = start_session_list, .encode = answer_sessions },
     [API_SESSION_DROP] = { .changes = true, .start = start_session_drop,
                            .encode = answer_dropped },
+    [API_SESSION_BLOCKS] = { .start = start_session_blocks, .encode = answer_blocks },
     [API_STATUS] = { .start = start_status, .encode = encode_status },
     [API_JOB_LIST] = { .start = start_job_list, .encode = answer_jobs },
     [API_EVENT_LIST] = { .start = start_event_list, .encode = answer_events },
-    [API_METRICS] = { .start = start_status },
+    [API_CHECK] = { .changes = true, .start = api_check_start, .encode = api_check_answer },
+    [API_CHECK_LIST] = { .start = api_check_list_start, .encode = api_check_list_answer },
+    [API_METRICS] = { .start = start_metrics },
 };
 
 const struct api_handler *

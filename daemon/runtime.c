@@ -23,6 +23,7 @@
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
+#define PR_GET_IO_FLUSHER 58
 #endif
 
 /* ---- the state directory ---- */
@@ -290,6 +291,13 @@ runtime_become_io_flusher(void)
                     "uses its own volumes may deadlock when memory is short",
                     error_name(errno));
     }
+}
+
+bool
+runtime_is_io_flusher(void)
+{
+    /* Asking needs the same capability: without it we are none. */
+    return prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1;
 }
 
 size_t

@@ -39,6 +39,9 @@ int runtime_lock_memory(enum config_switch wanted, bool *ret_locked, struct erro
  */
 void runtime_become_io_flusher(void);
 
+/* Whether the calling thread is one. */
+bool runtime_is_io_flusher(void);
+
 /* As many open files and as much lockable memory as the hard limits allow. */
 void runtime_raise_limits(void);
 

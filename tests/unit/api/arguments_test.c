@@ -70,6 +70,38 @@ body_is_taken(void **state)
 }
 
 static void
+lists_of_text_are_taken(void **state)
+{
+    struct api_arguments arguments;
+    struct error error;
+    size_t count = 0;
+    (void)state;
+    assert_int_equal(decode(&arguments, API_EXPORT_CREATE,
+                            "{\"volume\":\"a/b\",\"protocol\":\"nbd\",\"hosts\":[\"x\",\"y z\"]}",
+                            &error),
+                     0);
+    const char *const *hosts = api_strings(&arguments, "hosts", &count);
+    assert_int_equal(count, 2);
+    assert_string_equal(hosts[0], "x");
+    assert_string_equal(hosts[1], "y z");
+    json_t *body = api_arguments_encode_body(&arguments);
+    assert_int_equal(json_array_size(json_object_get(body, "hosts")), 2);
+    json_decref(body);
+    api_arguments_free(&arguments);
+
+    assert_int_equal(decode(&arguments, API_EXPORT_CREATE,
+                            "{\"volume\":\"a/b\",\"protocol\":\"nbd\",\"hosts\":[]}", &error),
+                     0);
+    api_strings(&arguments, "hosts", &count);
+    assert_int_equal(count, 0);
+    api_arguments_free(&arguments);
+    refused(API_EXPORT_CREATE, "{\"hosts\":\"x\"}", -EINVAL, "must be a list of text");
+    refused(API_EXPORT_CREATE, "{\"hosts\":[\"x\",1]}", -EINVAL, "must be a list of text");
+    refused(API_EXPORT_CREATE, "{\"hosts\":[\"\"]}", -EINVAL, "1 to 135 bytes");
+    refused(API_EXPORT_CREATE, "{\"hosts\":[\"\\u0007\"]}", -EINVAL, "control characters");
+}
+
+static void
 hostile_bodies_are_refused(void **state)
 {
     (void)state;
@@ -396,6 +428,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(body_is_taken),
+        cmocka_unit_test(lists_of_text_are_taken),
         cmocka_unit_test(hostile_bodies_are_refused),
         cmocka_unit_test(deep_and_long_bodies_are_refused),
         cmocka_unit_test(too_many_disks_are_refused),

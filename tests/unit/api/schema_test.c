@@ -39,7 +39,7 @@ check_field(const struct api_command *command, const struct api_field *field)
 {
     assert_non_null(field->help);
     assert_true(strlen(field->name) > 0);
-    assert_true(field->type <= API_TYPE_DISKS);
+    assert_true(field->type <= API_TYPE_DISKS || field->type == API_TYPE_STRINGS);
     assert_true(field->maximum == 0 || field->minimum <= field->maximum);
     if (field->type == API_TYPE_CHOICE) {
         assert_non_null(field->choices);
@@ -55,7 +55,10 @@ check_field(const struct api_command *command, const struct api_field *field)
         assert_true((field->flags & API_REQUIRED) != 0);
         assert_true(field->type == API_TYPE_NAME || field->type == API_TYPE_VOLUME);
     }
-    if (field->type == API_TYPE_DISKS) {
+    if (field->type == API_TYPE_STRINGS) {
+        assert_int_equal(field->name[strlen(field->name) - 1], 's'); /* the option has none */
+    }
+    if (field->type == API_TYPE_DISKS || field->type == API_TYPE_STRINGS) {
         assert_int_equal(command->method, API_METHOD_POST);
     }
 }

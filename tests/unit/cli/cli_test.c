@@ -95,6 +95,30 @@ options_stand_anywhere(void **state)
 }
 
 static void
+options_may_be_repeated_where_they_are_lists(void **state)
+{
+    size_t count = 0;
+    (void)state;
+    struct line *line = parse("volctl export p/v nbd --host 10.0.0.0/8 --cert /c --host=tls:a "
+                              "--key /k --cacert=/a --tls required");
+    assert_string_equal(line->errors, "");
+    assert_int_equal(line->result, CLI_OK);
+    const char *const *hosts = api_strings(&line->arguments, "hosts", &count);
+    assert_int_equal(count, 2);
+    assert_string_equal(hosts[0], "10.0.0.0/8");
+    assert_string_equal(hosts[1], "tls:a");
+    assert_string_equal(line->cli.certificate, "/c");
+    assert_string_equal(line->cli.key, "/k");
+    assert_string_equal(line->cli.authorities, "/a");
+    done(line);
+    refused("volctl export p/v nbd --hosts 10.0.0.0/8", "did you mean --host?");
+    refused("volctl export p/v nbd --host", "--host needs a value");
+    refused("volctl list --cert", "--cert needs a value");
+    refused("volctl export p/v nbd --tls maybe", "one of: required, allowed, off");
+    refused("volctl export p/v nbd --tls off --tls off", "given twice");
+}
+
+static void
 own_words_are_told_apart(void **state)
 {
     struct line *line = parse("volctl completion --json bash");
@@ -128,7 +152,7 @@ wrong_lines_are_refused(void **state)
     refused("volctl --jsn list", "did you mean --json?");
     refused("volctl list -q", "there is no option -q");
     refused("volctl list a b", "one argument too many");
-    refused("volctl delete", "volume is missing");
+    refused("volctl delete", "POOL/VOLUME is missing");
     refused("volctl delete a/b --json=1", "takes no value");
     refused("volctl export a/b nbd --read-only=perhaps", "neither true nor false");
     refused("volctl export a/b nbd --read-only --read-only", "given twice");
@@ -228,10 +252,14 @@ tables_are_aligned(void **state)
     check_printed(API_EXPORT_LIST,
                   "{\"exports\":[{\"volume\":\"p/a\",\"protocol\":\"nbd\",\"name\":\"\\u00e4\","
                   "\"read_only\":true,\"exclusive\":false,\"size_bytes\":1024,"
-                  "\"session_count\":12},{\"volume\":\"p/long\"}]}",
-                  "VOLUME  PROTOCOL  NAME  READ ONLY  EXCLUSIVE   SIZE  SESSIONS\n"
-                  "p/a     nbd       \xc3\xa4     yes        no         1 KiB        12\n"
-                  "p/long  -         -     -          -              -         -\n");
+                  "\"hosts\":[\"10.0.0.0/8\",\"local\"],"
+                  "\"session_count\":12},{\"volume\":\"p/long\",\"hosts\":[]}]}",
+                  "VOLUME  PROTOCOL  NAME  READ ONLY  EXCLUSIVE  TLS  H"
+                  "OSTS              SIZE  SESSIONS\n"
+                  "p/a     nbd       \xc3\xa4     yes        no        "
+                  " -    10.0.0.0/8,local  1 KiB        12\n"
+                  "p/long  -         -     -          -          -    -"
+                  "                     -         -\n");
     check_printed(API_EXPORT_LIST, "{\"exports\":[]}", "no exports\n");
     check_printed(API_EXPORT_LIST, "{}", "no exports\n");
     check_printed(API_EXPORT_LIST, "{\"exports\":{\"a\":1}}", "no exports\n");
@@ -312,6 +340,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_stand_anywhere),
+        cmocka_unit_test(options_may_be_repeated_where_they_are_lists),
         cmocka_unit_test(own_words_are_told_apart),
         cmocka_unit_test(wrong_lines_are_refused),
         cmocka_unit_test(disks_become_absolute),

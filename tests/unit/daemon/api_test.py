@@ -213,18 +213,38 @@ class Api(WithDaemon):
         named = self.good("POST", "/v1/exports", {"volume": "shapes/b", "protocol": "nbd",
                                                   "name": "other", "read_only": True}, 201)
         self.assertEqual((named["name"], named["read_only"]), ("other", True))
+        self.assertEqual((named["tls"], named["hosts"], named["default"]), ("allowed", [], False))
+        ruled = self.good("POST", "/v1/exports", {
+            "volume": "shapes/b", "protocol": "nbd", "name": "ruled", "default": True,
+            "hosts": ["10.0.0.0/8", "::ffff:192.0.2.7", "local", "web 1", "tls:10.0.0.1",
+                      "10.0.0.0/8"]}, 201)
+        check("export", ruled)
+        self.assertEqual(ruled["hosts"], ["10.0.0.0/8", "192.0.2.7", "local", "tls:web 1",
+                                          "tls:10.0.0.1"])
+        self.assertEqual(ruled["default"], True)
         check("export", self.good("GET", "/v1/exports?protocol=nbd")["exports"][0])
         check("session", self.good("GET", "/v1/sessions?volume=shapes/b")["sessions"][0])
         self.assertEqual(self.good("GET", "/v1/sessions?volume=shapes/none")["sessions"], [])
         check("dropped", self.good("POST", "/v1/sessions/drop", {"session": "1"}))
         check("dropped", self.good("POST", "/v1/sessions/drop", {"session": "192.0.2.7",
                                                                  "block": True}))
+        check("block", self.good("GET", "/v1/blocks")["blocks"][0])
+        self.good("POST", "/v1/volumes", {"volume": "shapes/fenced", "size_bytes": 512}, 201)
+        accept = "/v1/volumes/shapes/fenced/accept-loss"
+        self.bad(400, "EINVAL", "lost for good", "POST", accept, {})
+        accepted = self.good("POST", accept, {"yes": True})
+        check("volume", accepted)
+        self.assertEqual(accepted["fenced"], False)
+        self.bad(409, "EALREADY", "no such loss", "POST", accept, {"yes": True})
         check("deleted", self.good("DELETE", "/v1/exports/shapes/b?force=true"))
         deleted = self.good("DELETE", "/v1/volumes/shapes/b")
         check("deleted", deleted)
         self.assertEqual(deleted["job"]["subject"], "shapes/b")
         check("job", self.good("GET", "/v1/jobs")["jobs"][0])
         check("event", self.good("GET", "/v1/events")["events"][0])
+        check("check", self.good("POST", "/v1/check", {"pool": "shapes"})["checks"][0])
+        check("check", self.good("GET", "/v1/checks?pool=shapes")["checks"][0])
+        self.assertEqual(self.good("GET", "/v1/checks?pool=none")["checks"], [])
         status = self.good("GET", "/v1/status")
         check("status", status)
         self.assertEqual(status["listeners"][0]["address"],
@@ -249,6 +269,26 @@ class Api(WithDaemon):
             "session": "x", "block": True, "unblock": True})
         self.bad(400, "EINVAL", "given twice", "GET", "/v1/events?after=1&after=2")
         self.bad(400, "ERANGE", "0 to 60", "GET", "/v1/events?wait_seconds=61")
+
+    def test_rules_of_exports_are_checked(self):
+        self.good("POST", "/v1/pools", {"pool": "rules", "disks": [{"disk": "/r"}]}, 201)
+        self.good("POST", "/v1/volumes", {"volume": "rules/v", "size_bytes": 1 << 30}, 201)
+
+        def refused(why, code="EINVAL", status=400, **fields):
+            self.bad(status, code, why, "POST", "/v1/exports",
+                     {"volume": "rules/v", "protocol": "nbd", **fields})
+        refused("not an address", hosts=["10.0.0/8"])
+        refused("not an address", hosts=["2001:db8:::1"])
+        refused("behind the first 8", hosts=["10.1.0.0/8"])
+        refused("0 to 32", hosts=["10.0.0.0/33"])
+        refused("1 to 127", hosts=["tls:"])
+        refused("list of text", hosts=["10.0.0.0/8", 7])
+        refused("list of text", hosts="10.0.0.0/8")
+        refused("control characters", hosts=["tls:a\nb"])
+        refused("must be one of", tls="maybe")
+        refused("name a network", "E2BIG", 413, hosts=[f"10.0.0.{n}" for n in range(17)])
+        refused("more than 64", "E2BIG", 400, hosts=[f"10.0.0.{n}" for n in range(65)])
+        refused("too long together", "E2BIG", 413, hosts=["tls:" + c * 120 for c in "abcde"])
 
     def test_no_space_says_what_to_do(self):
         self.good("POST", "/v1/pools", {"pool": "space", "disks": [{"disk": "/s"}]}, 201)
@@ -347,8 +387,12 @@ class Api(WithDaemon):
         status, text = self.daemon.call("GET", "/v1/metrics")
         self.assertEqual(status, 200)
         types = {}
+        self.assertIn('volmgr_request_seconds_bucket{pool="metric",operation="read",'
+                      'le="0.000008192"} 0\n', text)
         for line in text.splitlines():
-            if line.startswith("# TYPE "):
+            if line.startswith("volmgr_request_seconds"):
+                self.assertEqual(types["volmgr_request_seconds"], "histogram")
+            elif line.startswith("# TYPE "):
                 self.assertNotIn(line.split()[2], types, "a family stands together")
                 types[line.split()[2]] = line.split()[3]
             elif not line.startswith("#"):
@@ -429,7 +473,9 @@ class Volctl(WithDaemon):
         self.assertIn("what to do:", run(1, "delete", "fast/vm1"))
         self.assertIn("hosts are attached", run(1, "unexport", "fast/vm1"))
         self.assertIn("192.0.2.7", run(0, "session", "list"))
-        self.assertEqual(run(0, "session", "drop", "192.0.2.7", "--block"), "Dropped:  1\n")
+        self.assertEqual(run(0, "session", "drop", "192.0.2.7", "--block"),
+                         "Dropped:  1\nBlocked:  yes\n")
+        self.assertIn("192.0.2.7  web1", run(0, "session", "blocks"))
         run(0, "unexport", "fast/vm1", "nbd", "--force")
         before = time.monotonic()
         self.assertEqual(run(0, "delete", "fast/vm1", "--wait"), "volume fast/vm1 deleted\n")
@@ -442,6 +488,17 @@ class Volctl(WithDaemon):
         self.assertGreater(rates["writes_per_second"], 0)
         self.assertIn("volmgr_exports 0\n", run(0, "metrics"))
         run(0, "pool", "create", "broken", "/z")
+        self.assertIn("fast: 0 errors, 0 warnings; commit 7, 11 records", run(0, "check", "fast"))
+        self.assertEqual(self.daemon.volctl("check", "--json")[0], 1)
+        code, out, errors = self.daemon.volctl("check")
+        self.assertEqual((code, errors), (1, ""))
+        self.assertIn("error: grain-twice: two volumes have it\n", out)
+        self.assertIn("warning: grain-leaked: nobody has it\n... and 200 more\n"
+                      "broken: 201 errors, 1 warnings;", out)
+        self.assertIn("begun", run(0, "check", "broken", "--background"))
+        self.assertIn("broken", run(0, "checks"))
+        self.assertIn("no such pool", run(1, "check", "none"))
+        self.assertIn("iSCSI", run(1, "attach", "fast/vm3", "--for", "iscsiadm"))
         status = run(0, "status")
         self.assertIn("Health:           warning\n", status)
         self.assertIn("pool broken is degraded: disk 0 is missing\n", status)
@@ -467,8 +524,8 @@ class Volctl(WithDaemon):
                 (("pool",), "needs one more word"),
                 (("pool", "zzz"), "there is no command"),
                 (("xyzzy",), "there is no command"),
-                (("create",), "volume is missing"),
-                (("create", "fast/v"), "size_bytes is missing"),
+                (("create",), "POOL/VOLUME is missing"),
+                (("create", "fast/v"), "--size is missing"),
                 (("create", "fast", "--size", "1G"), "POOL/VOLUME"),
                 (("create", "fast/v", "--size"), "needs a value"),
                 (("create", "fast/v", "--size", "10Q"), "is not a size"),
@@ -794,6 +851,7 @@ class Life(unittest.TestCase):
         self.assertEqual(process.wait(20), 0)
         if locks:
             self.assertFalse(status["memory_locked"])
+            self.assertFalse(status["io_flusher"])
             self.assertIn("memory is not locked", process.stderr.read())
             _, process = self.unprivileged("yes")
             self.assertEqual(process.wait(20), 1)
@@ -876,8 +934,9 @@ class Life(unittest.TestCase):
         self.assertEqual(daemon.stop(), 0)
         left = [path for path in glob.glob(daemon.scratch + "/**", recursive=True)
                 if os.path.isfile(path)]
-        self.assertEqual({os.path.basename(path) for path in left},
-                         {"lock", "volmgrd.conf", "errors"})
+        # Of the state: what a real manager remembers, and an identity where the machine has none.
+        self.assertEqual({os.path.basename(path) for path in left} -
+                         {"host-id", "events", "daemon"}, {"lock", "volmgrd.conf", "errors"})
 
 
 if __name__ == "__main__":

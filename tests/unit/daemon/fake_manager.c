@@ -41,6 +41,7 @@ struct manager {
     uint32_t session_count;
     struct event events[FAKE_MAX];
     uint32_t event_count;
+    struct check_report checks[FAKE_MAX]; /* of the pool of this number; job 0: none */
     struct job_report jobs[FAKE_MAX];
     uint32_t job_count;
     uint64_t next_id;
@@ -308,6 +309,7 @@ volume_create(struct manager *manager, struct volume_create *create)
         report->info.sector_bytes = create->sector_bytes != 0 ? create->sector_bytes : 512;
         report->reserve_bytes = create->reserve_bytes;
         report->tier = create->tier;
+        report->fenced = strcmp(create->name.volume, "fenced") == 0;
         report->id = ++manager->next_id;
         report->created_realtime_ns = UINT64_C(1700000000) * NS_PER_S;
         pool->volume_count++;
@@ -571,4 +573,83 @@ manager_job_query(struct manager *manager, struct job_query *query)
         job->finished = job->percent == 100;
     }
     end(manager, &query->control, 0);
+}
+
+/* ---- checks: each look finds them further on; a pool called "broken" is ---- */
+
+void
+manager_pool_check(struct manager *manager, struct pool_check *check)
+{
+    struct pool_report *pool = find_pool(manager, check->name);
+    if (pool == NULL) {
+        end(manager, &check->control, fail(&check->control, -ENOENT, "there is no such pool"));
+        return;
+    }
+    struct check_report *report = &manager->checks[pool - manager->pools];
+    *report = (struct check_report){ .job = ++manager->next_id, .commit = 7, .records = 11 };
+    snprintf(report->pool, sizeof(report->pool), "%s", check->name);
+    report->started_realtime_ns = UINT64_C(1700000000) * NS_PER_S;
+    check->ret_job = report->job;
+    end(manager, &check->control, 0);
+}
+
+static void
+fill_check(struct check_report *report)
+{
+    report->percent = (uint8_t)MIN(report->percent + 40, 100);
+    report->finished = report->percent == 100;
+    if (report->finished && strcmp(report->pool, "broken") == 0) {
+        report->errors = 201;
+        report->warnings = 1;
+    }
+}
+
+void
+manager_check_query(struct manager *manager, struct check_query *query)
+{
+    query->ret_checks = calloc(FAKE_MAX, sizeof(*query->ret_checks));
+    ASSERT(query->ret_checks != NULL);
+    for (uint32_t i = 0; i < manager->pool_count; i++) {
+        struct check_report *report = &manager->checks[i];
+        if (report->job == 0 ||
+            (query->name[0] != '\0' && strcmp(query->name, report->pool) != 0)) {
+            continue;
+        }
+        fill_check(report);
+        struct check_report *copy = &query->ret_checks[query->ret_count++];
+        *copy = *report;
+        if (report->errors > 0) {
+            copy->notes = calloc(2, sizeof(*copy->notes));
+            ASSERT(copy->notes != NULL);
+            copy->note_count = 2;
+            copy->notes[0] = (struct check_note){ true, "grain-twice", "two volumes have it" };
+            copy->notes[1] = (struct check_note){ false, "grain-leaked", "nobody has it" };
+        }
+    }
+    end(manager, &query->control, 0);
+}
+
+void
+manager_block_query(struct manager *manager, struct block_query *query)
+{
+    query->ret_blocks = calloc(1, sizeof(*query->ret_blocks));
+    ASSERT(query->ret_blocks != NULL);
+    query->ret_count = 1;
+    snprintf(query->ret_blocks->match, sizeof(query->ret_blocks->match), "192.0.2.7");
+    snprintf(query->ret_blocks->origin, sizeof(query->ret_blocks->origin), "web1");
+    end(manager, &query->control, 0);
+}
+
+/* A volume called "fenced" is. */
+void
+manager_volume_accept_loss(struct manager *manager, struct volume_accept_loss *accept)
+{
+    struct fake_volume *volume = find_volume(manager, &accept->name);
+    if (volume == NULL || !volume->report.fenced) {
+        int code = volume == NULL ? -ENOENT : -EALREADY;
+        end(manager, &accept->control, fail(&accept->control, code, "there is no such loss"));
+        return;
+    }
+    volume->report.fenced = false;
+    end(manager, &accept->control, 0);
 }
