@@ -17,7 +17,8 @@
  * zeroes, and when (at which value of the counter of events) it was acknowledged.
  */
 enum {
-    COMPLAINTS_MAX = 8
+    COMPLAINTS_MAX = 8,
+    GROUP_SECTORS = 128, /* 64 KiB */
 };
 
 struct version {
@@ -33,6 +34,12 @@ struct sector {
     uint32_t capacity;
 };
 
+/* Histories of sectors, by groups that were ever written; copies of an oracle share them. */
+struct group {
+    uint32_t references;
+    struct sector sectors[GROUP_SECTORS];
+};
+
 struct oracle_write {
     uint64_t first_sector;
     uint64_t sector_count;
@@ -43,7 +50,8 @@ struct oracle_write {
 struct oracle {
     uint32_t volume;
     uint64_t sector_count;
-    struct sector *sectors;
+    struct group **groups; /* NULL: never written */
+    uint64_t group_count;
     uint64_t numbers; /* last version number given */
     uint64_t events;  /* a clock: raised by each submission and answer */
     bool power_was_cut; /* the last death */
@@ -62,9 +70,88 @@ oracle_create(uint32_t volume, uint64_t size_bytes)
     ASSERT(oracle != NULL);
     oracle->volume = volume;
     oracle->sector_count = size_bytes / ORACLE_SECTOR_BYTES;
-    oracle->sectors = calloc(oracle->sector_count, sizeof(*oracle->sectors));
-    ASSERT(oracle->sectors != NULL);
+    oracle->group_count = div_round_up(oracle->sector_count, GROUP_SECTORS);
+    oracle->groups = calloc(oracle->group_count + 1, sizeof(struct group *));
+    ASSERT(oracle->groups != NULL);
     return oracle;
+}
+
+/* ---- groups ---- */
+
+static void
+group_put(struct group *group)
+{
+    if (group == NULL || --group->references > 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < GROUP_SECTORS; i++) {
+        free(group->sectors[i].versions);
+    }
+    free(group);
+}
+
+static struct group *
+group_copy(const struct group *from)
+{
+    struct group *group = malloc(sizeof(*group));
+
+    ASSERT(group != NULL);
+    group->references = 1;
+    for (uint32_t i = 0; i < GROUP_SECTORS; i++) {
+        const struct sector *sector = &from->sectors[i];
+        group->sectors[i] = (struct sector){ .count = sector->count, .capacity = sector->count };
+        if (sector->count > 0) {
+            group->sectors[i].versions = malloc(sector->count * sizeof(*sector->versions));
+            ASSERT(group->sectors[i].versions != NULL);
+            memcpy(group->sectors[i].versions, sector->versions,
+                   sector->count * sizeof(*sector->versions));
+        }
+    }
+    return group;
+}
+
+/* To look at. */
+static const struct sector *
+sector_at(const struct oracle *oracle, uint64_t index)
+{
+    static const struct sector never = { .count = 0 };
+    const struct group *group = oracle->groups[index / GROUP_SECTORS];
+
+    ASSERT_OP(index, <, oracle->sector_count);
+    return group == NULL ? &never : &group->sectors[index % GROUP_SECTORS];
+}
+
+/* To change. */
+static struct sector *
+sector_own(struct oracle *oracle, uint64_t index)
+{
+    struct group **group = &oracle->groups[index / GROUP_SECTORS];
+
+    ASSERT_OP(index, <, oracle->sector_count);
+    if (*group == NULL) {
+        *group = calloc(1, sizeof(**group));
+        ASSERT(*group != NULL);
+        (*group)->references = 1;
+    } else if ((*group)->references > 1) {
+        struct group *copy = group_copy(*group);
+        group_put(*group);
+        *group = copy;
+    }
+    return &(*group)->sectors[index % GROUP_SECTORS];
+}
+
+bool
+oracle_was_written(const struct oracle *oracle, uint64_t offset_bytes, uint64_t length_bytes)
+{
+    uint64_t first = offset_bytes / ORACLE_SECTOR_BYTES / GROUP_SECTORS;
+    uint64_t last = (offset_bytes + length_bytes - 1) / ORACLE_SECTOR_BYTES / GROUP_SECTORS;
+
+    for (uint64_t i = first; i <= last; i++) {
+        if (oracle->groups[i] != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void
@@ -80,11 +167,11 @@ forget_in_flight(struct oracle *oracle)
 void
 oracle_free(struct oracle *oracle)
 {
-    for (uint64_t i = 0; i < oracle->sector_count; i++) {
-        free(oracle->sectors[i].versions);
+    for (uint64_t i = 0; i < oracle->group_count; i++) {
+        group_put(oracle->groups[i]);
     }
     forget_in_flight(oracle);
-    free(oracle->sectors);
+    free(oracle->groups);
     free(oracle->touched);
     free(oracle);
 }
@@ -97,20 +184,16 @@ oracle_copy(const struct oracle *oracle)
     ASSERT(copy != NULL);
     *copy = *oracle;
     copy->in_flight = NULL;
-    copy->sectors = malloc(copy->sector_count * sizeof(*copy->sectors));
+    copy->groups = malloc((copy->group_count + 1) * sizeof(struct group *));
     copy->touched = malloc((copy->touched_capacity + 1) * sizeof(*copy->touched));
-    ASSERT(copy->sectors != NULL && copy->touched != NULL);
+    ASSERT(copy->groups != NULL && copy->touched != NULL);
     if (oracle->touched_count > 0) {
         memcpy(copy->touched, oracle->touched, oracle->touched_count * sizeof(*copy->touched));
     }
-    for (uint64_t i = 0; i < copy->sector_count; i++) {
-        const struct sector *from = &oracle->sectors[i];
-        struct sector *to = &copy->sectors[i];
-        *to = (struct sector){ .count = from->count, .capacity = from->count };
-        if (from->count > 0) {
-            to->versions = malloc(from->count * sizeof(*to->versions));
-            ASSERT(to->versions != NULL);
-            memcpy(to->versions, from->versions, from->count * sizeof(*to->versions));
+    for (uint64_t i = 0; i < copy->group_count; i++) {
+        copy->groups[i] = oracle->groups[i];
+        if (copy->groups[i] != NULL) {
+            copy->groups[i]->references++;
         }
     }
     return copy;
@@ -118,10 +201,16 @@ oracle_copy(const struct oracle *oracle)
 
 /* ---- content ---- */
 
+static uint64_t
+content_mix(const struct oracle *oracle, uint64_t sector, uint64_t number)
+{
+    return hash_u64(number ^ hash_u64(sector + 1) ^ ((uint64_t)oracle->volume << 48));
+}
+
 static void
 content(const struct oracle *oracle, uint64_t sector, uint64_t number, uint8_t *data)
 {
-    uint64_t mixed = hash_u64(number ^ hash_u64(sector + 1) ^ ((uint64_t)oracle->volume << 48));
+    uint64_t mixed = content_mix(oracle, sector, number);
 
     put_le64(data, UINT64_C(0x564f4c4d47525445));
     put_le32(data + 8, oracle->volume);
@@ -129,9 +218,23 @@ content(const struct oracle *oracle, uint64_t sector, uint64_t number, uint8_t *
     put_le64(data + 16, sector);
     put_le64(data + 24, number);
     for (uint32_t at = 32; at < ORACLE_SECTOR_BYTES; at += 8) {
-        mixed = mixed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        put_le64(data + at, mixed);
+        put_le64(data + at, mixed ^ (at * UINT64_C(0x0101010101010101)));
     }
+}
+
+/* What content() would make, compared in place: this is where the crash tests spend their time. */
+static bool
+is_content(const struct oracle *oracle, uint64_t sector, uint64_t number, const uint8_t *data)
+{
+    uint64_t mixed = content_mix(oracle, sector, number);
+    uint64_t wrong = get_le64(data) ^ UINT64_C(0x564f4c4d47525445);
+
+    wrong |= get_le64(data + 8) ^ oracle->volume;
+    wrong |= get_le64(data + 16) ^ sector;
+    for (uint32_t at = 32; at < ORACLE_SECTOR_BYTES; at += 8) {
+        wrong |= get_le64(data + at) ^ mixed ^ (at * UINT64_C(0x0101010101010101));
+    }
+    return wrong == 0;
 }
 
 static bool
@@ -139,13 +242,12 @@ shows(const struct oracle *oracle, uint64_t sector, const struct version *versio
       const uint8_t *data)
 {
     static const uint8_t zeroes[ORACLE_SECTOR_BYTES];
-    uint8_t expected[ORACLE_SECTOR_BYTES];
 
     if (version->zero) {
         return memcmp(data, zeroes, sizeof(zeroes)) == 0;
     }
-    content(oracle, sector, version->number, expected);
-    return memcmp(data, expected, sizeof(expected)) == 0;
+    return get_le64(data + 24) == version->number &&
+           is_content(oracle, sector, version->number, data);
 }
 
 /* ---- versions ---- */
@@ -184,7 +286,7 @@ touch(struct oracle *oracle, uint64_t sector)
 }
 
 struct oracle_write *
-oracle_submit(struct oracle *oracle, uint64_t offset_bytes, uint64_t length_bytes, uint8_t *data)
+oracle_note_submit(struct oracle *oracle, uint64_t offset_bytes, uint64_t length_bytes, bool zero)
 {
     struct oracle_write *write = calloc(1, sizeof(*write));
 
@@ -197,16 +299,25 @@ oracle_submit(struct oracle *oracle, uint64_t offset_bytes, uint64_t length_byte
     ASSERT_OP(write->first_sector + write->sector_count, <=, oracle->sector_count);
     for (uint64_t i = 0; i < write->sector_count; i++) {
         uint64_t sector = write->first_sector + i;
-        sector_begin(&oracle->sectors[sector]);
+        struct sector *history = sector_own(oracle, sector);
+        sector_begin(history);
         touch(oracle, sector);
-        *version_add(&oracle->sectors[sector]) =
-            (struct version){ .number = write->number, .zero = data == NULL };
-        if (data != NULL) {
-            content(oracle, sector, write->number, data + i * ORACLE_SECTOR_BYTES);
-        }
+        *version_add(history) = (struct version){ .number = write->number, .zero = zero };
     }
     write->next = oracle->in_flight;
     oracle->in_flight = write;
+    return write;
+}
+
+struct oracle_write *
+oracle_submit(struct oracle *oracle, uint64_t offset_bytes, uint64_t length_bytes, uint8_t *data)
+{
+    struct oracle_write *write =
+        oracle_note_submit(oracle, offset_bytes, length_bytes, data == NULL);
+
+    for (uint64_t i = 0; data != NULL && i < write->sector_count; i++) {
+        content(oracle, write->first_sector + i, write->number, data + i * ORACLE_SECTOR_BYTES);
+    }
     return write;
 }
 
@@ -238,7 +349,7 @@ oracle_answered(struct oracle *oracle, struct oracle_write *write, bool success,
     }
     *link = write->next;
     for (uint64_t i = 0; success && i < write->sector_count; i++) {
-        struct sector *sector = &oracle->sectors[write->first_sector + i];
+        struct sector *sector = sector_own(oracle, write->first_sector + i);
         for (uint32_t v = 0; v < sector->count; v++) {
             if (sector->versions[v].number == write->number) {
                 sector->versions[v].acknowledged = oracle->events;
@@ -264,7 +375,7 @@ oracle_flush_answered(struct oracle *oracle, uint64_t token)
     uint64_t kept = 0;
 
     for (uint64_t t = 0; t < oracle->touched_count; t++) {
-        struct sector *sector = &oracle->sectors[oracle->touched[t]];
+        struct sector *sector = sector_own(oracle, oracle->touched[t]);
         for (uint32_t v = 0; v < sector->count; v++) {
             if (sector->versions[v].acknowledged != 0 && sector->versions[v].acknowledged < token) {
                 sector->versions[v].durable = true;
@@ -290,7 +401,7 @@ static int
 complain(struct oracle *oracle, uint64_t sector, uint32_t floor, const uint8_t *data,
          const char *when)
 {
-    const struct sector *history = &oracle->sectors[sector];
+    const struct sector *history = sector_at(oracle, sector);
 
     if (oracle->complaints++ >= COMPLAINTS_MAX) {
         return -EBADMSG; /* one lost write may be thousands of sectors */
@@ -329,7 +440,7 @@ check_sector(struct oracle *oracle, uint64_t index, uint32_t floor, const uint8_
              const char *when)
 {
     static const struct version never = { .zero = true };
-    const struct sector *sector = &oracle->sectors[index];
+    const struct sector *sector = sector_at(oracle, index);
 
     if (sector->count == 0) {
         return shows(oracle, index, &never, data) ? 0 : complain(oracle, index, 0, data, when);
@@ -350,8 +461,7 @@ oracle_check_read(struct oracle *oracle, uint64_t offset_bytes, uint64_t length_
     int result = 0;
 
     for (uint64_t i = 0; i < length_bytes / ORACLE_SECTOR_BYTES; i++) {
-        const struct sector *sector = &oracle->sectors[first + i];
-        uint32_t floor = floor_at(sector, started);
+        uint32_t floor = floor_at(sector_at(oracle, first + i), started);
         int shown = check_sector(oracle, first + i, floor, data + i * ORACLE_SECTOR_BYTES, "read");
         result = shown < 0 ? shown : result;
     }
@@ -367,11 +477,15 @@ oracle_died(struct oracle *oracle, bool power_cut)
 
 /* What a sector showed after the restart is what it shows from now on. */
 static void
-settle_on(struct oracle *oracle, struct sector *sector, uint32_t shown)
+settle_on(struct oracle *oracle, uint64_t index, uint32_t shown)
 {
-    if (sector->count == 0) {
+    const struct sector *seen = sector_at(oracle, index);
+
+    if (seen->count == 0 || (seen->count == 1 && seen->versions[0].acknowledged != 0 &&
+                             (seen->versions[0].durable || !oracle->power_was_cut))) {
         return;
     }
+    struct sector *sector = sector_own(oracle, index);
     sector->count = shown + 1;
     if (sector->versions[shown].acknowledged == 0) {
         sector->versions[shown].acknowledged = oracle->events;
@@ -391,17 +505,32 @@ oracle_check_recovered(struct oracle *oracle, uint64_t offset_bytes, uint64_t le
     int result = 0;
 
     for (uint64_t i = 0; i < length_bytes / ORACLE_SECTOR_BYTES; i++) {
-        struct sector *sector = &oracle->sectors[first + i];
-        uint32_t floor = oracle->power_was_cut ? 0 : floor_at(sector, oracle->events);
+        uint32_t floor =
+            oracle->power_was_cut ? 0 : floor_at(sector_at(oracle, first + i), oracle->events);
         int shown =
             check_sector(oracle, first + i, floor, data + i * ORACLE_SECTOR_BYTES, "recovered");
         if (shown < 0) {
             result = shown;
         } else {
-            settle_on(oracle, sector, (uint32_t)shown);
+            settle_on(oracle, first + i, (uint32_t)shown);
         }
     }
     return result;
+}
+
+void
+oracle_cut_off(struct oracle *oracle, uint64_t size_bytes)
+{
+    uint64_t first = div_round_up(size_bytes, ORACLE_SECTOR_BYTES);
+
+    oracle->events++;
+    for (uint64_t i = first; i < oracle->sector_count; i++) {
+        if (oracle->groups[i / GROUP_SECTORS] == NULL) {
+            i |= GROUP_SECTORS - 1;
+        } else if (sector_at(oracle, i)->count > 0) {
+            sector_own(oracle, i)->count = 0;
+        }
+    }
 }
 
 uint64_t
@@ -409,9 +538,11 @@ oracle_durable_sectors(const struct oracle *oracle)
 {
     uint64_t count = 0;
 
-    for (uint64_t i = 0; i < oracle->sector_count; i++) {
-        const struct sector *sector = &oracle->sectors[i];
-        count += sector->count > 0 && sector->versions[0].number != 0;
+    for (uint64_t i = 0; i < oracle->group_count; i++) {
+        for (uint32_t j = 0; oracle->groups[i] != NULL && j < GROUP_SECTORS; j++) {
+            const struct sector *sector = &oracle->groups[i]->sectors[j];
+            count += sector->count > 0 && sector->versions[0].number != 0;
+        }
     }
     return count;
 }

@@ -30,9 +30,10 @@ enum {
 struct oracle;
 struct oracle_write;
 
+/* `size_bytes`: the largest size that the volume will ever have. */
 struct oracle *oracle_create(uint32_t volume, uint64_t size_bytes);
 void oracle_free(struct oracle *oracle);
-/* A deep copy: one world forks in many after a cut. */
+/* Independent of the original, and cheap: one world forks in many after a cut. */
 struct oracle *oracle_copy(const struct oracle *oracle);
 
 /*
@@ -41,6 +42,9 @@ struct oracle *oracle_copy(const struct oracle *oracle);
  */
 struct oracle_write *oracle_submit(struct oracle *oracle, uint64_t offset_bytes,
                                    uint64_t length_bytes, uint8_t *data);
+/* The same for a submission of the past, whose content is not wanted. */
+struct oracle_write *oracle_note_submit(struct oracle *oracle, uint64_t offset_bytes,
+                                        uint64_t length_bytes, bool zero);
 /* It was answered: with success (fua: durable too), or with an error (any outcome is allowed). */
 void oracle_answered(struct oracle *oracle, struct oracle_write *write, bool success, bool fua);
 /* A FLUSH is sent now; what it must cover is remembered in the returned token. */
@@ -63,6 +67,10 @@ void oracle_died(struct oracle *oracle, bool power_cut);
 /* After the restart: content must be allowed, and becomes the floor. 0 or -EBADMSG. */
 int oracle_check_recovered(struct oracle *oracle, uint64_t offset_bytes, uint64_t length_bytes,
                            const uint8_t *data);
+/* The volume has been made smaller: what lies behind the new end is gone, for ever. */
+void oracle_cut_off(struct oracle *oracle, uint64_t size_bytes);
+/* False: nothing in the range has ever been written (a true may be too cautious). */
+bool oracle_was_written(const struct oracle *oracle, uint64_t offset_bytes, uint64_t length_bytes);
 /*
  * Sectors whose durable floor is not version 0: a test that never flushed anything proves little.
  */

@@ -65,6 +65,8 @@ struct sim_cut {
     uint64_t seed;
     uint64_t mask;          /* SIM_CUT_BY_MASK */
     uint32_t store_commits; /* SIM_CUT_BY_MASK: commits kept beyond the last durable one */
+    uint64_t store_older;   /* from a recording: each store is this many commits older than what
+                               the cut leaves (a restored backup) */
 };
 
 /* ---- life ---- */

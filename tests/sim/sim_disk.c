@@ -81,6 +81,7 @@ choose_fault(struct sim_disk *disk, struct transfer *transfer)
         }
         rule->struck++;
         disk->statistics.faults++;
+        disk->statistics.faults_of[operation->kind]++;
         transfer->has_fault = true;
         transfer->fault = *fault;
         return;
@@ -171,19 +172,18 @@ read_into(struct transfer *transfer, uint64_t length_bytes)
     if (io == NULL || length_bytes == 0) {
         return;
     }
-    uint8_t *data = sim_allocate_raw(length_bytes);
-    sim_image_read(&disk->visible, operation->offset_bytes, data, length_bytes);
-    if (strikes(transfer, SIM_FAULT_BIT_ROT)) {
-        uint64_t bit = operation->seed % (length_bytes * 8);
-        data[bit / 8] ^= (uint8_t)(1u << (bit % 8));
-    }
+    uint64_t wrong_bit = operation->seed % (length_bytes * 8);
     uint64_t done_bytes = 0;
     for (uint32_t i = 0; i < io->iov_count && done_bytes < length_bytes; i++) {
+        uint8_t *part = io->iov[i].iov_base;
         uint64_t part_bytes = MIN((uint64_t)io->iov[i].iov_len, length_bytes - done_bytes);
-        memcpy(io->iov[i].iov_base, data + done_bytes, part_bytes);
+        sim_image_read(&disk->visible, operation->offset_bytes + done_bytes, part, part_bytes);
+        uint64_t wrong_byte = wrong_bit / 8 - done_bytes;
+        if (strikes(transfer, SIM_FAULT_BIT_ROT) && wrong_byte < part_bytes) {
+            part[wrong_byte] ^= (uint8_t)(1u << (wrong_bit % 8));
+        }
         done_bytes += part_bytes;
     }
-    sim_release(data);
 }
 
 /* How much of a transfer that ends early is done: whole sectors, not all. */
@@ -416,6 +416,7 @@ submit_operation(struct sim_disk *disk, struct sim_operation *operation)
     uint32_t crc =
         operation->payload == NULL ? 0 : crc32c(0, operation->payload, operation->length_bytes);
     disk->statistics.operations[operation->kind]++;
+    disk->statistics.fua += operation->fua;
     disk->statistics.bytes[operation->kind] += operation->length_bytes;
     sim_trace(sim, SIM_TRACE_SUBMIT, operation->sequence,
               ((uint64_t)disk->index << 8) | (uint64_t)operation->kind, operation->offset_bytes,
@@ -681,7 +682,10 @@ sim_disk_stop(struct sim_disk *disk)
 {
     list_for_each(&disk->transfers, node) {
         struct transfer *transfer = list_entry(node, struct transfer, link);
-        transfer->holds_lock = transfer->file != NULL && disk->locked_by == transfer->file;
+        if (transfer->file == NULL) {
+            continue; /* of a process that died earlier: whether it holds the lock is known */
+        }
+        transfer->holds_lock = disk->locked_by == transfer->file;
         disk->orphan_count += transfer->holds_lock;
         transfer_answer(transfer, -EIO);
     }

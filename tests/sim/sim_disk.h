@@ -114,8 +114,10 @@ uint64_t sim_disk_allocated_bytes(const struct sim_disk *disk);
 struct sim_disk_statistics {
     uint64_t operations[SIM_DISK_KIND_COUNT]; /* submitted */
     uint64_t bytes[SIM_DISK_KIND_COUNT];
+    uint64_t fua;
     uint64_t errors;
     uint64_t faults; /* rules that struck */
+    uint64_t faults_of[SIM_DISK_KIND_COUNT];
 };
 
 /* Also inside a pass. */

@@ -11,6 +11,7 @@ enum {
     CHUNK_PAGES = 128,
     CHUNK_BYTES = CHUNK_PAGES * SIM_PAGE_BYTES,
     PAGE_WORDS = SIM_PAGE_BYTES / 8,
+    SECTOR_WORDS = 512 / 8,
     DIRECTORY_CAPACITY_MIN = 8,
 };
 
@@ -31,6 +32,10 @@ struct sim_chunk {
 
 /* ---- pages and chunks ---- */
 
+/*
+ * Old bytes are read far more often than anything else here, so they are cheap: one byte all over a
+ * page, but for the first word of each sector, which names the page.
+ */
 static void
 page_fill_pattern(uint64_t *words, uint64_t page_number, uint64_t seed)
 {
@@ -39,8 +44,9 @@ page_fill_pattern(uint64_t *words, uint64_t page_number, uint64_t seed)
         return;
     }
     uint64_t base = hash_u64(seed + page_number);
-    for (uint64_t i = 0; i < PAGE_WORDS; i++) {
-        words[i] = hash_u64(base + i);
+    memset(words, (int)(base & 0xff) | 1, SIM_PAGE_BYTES);
+    for (uint64_t i = 0; i < PAGE_WORDS; i += SECTOR_WORDS) {
+        words[i] = base + i;
     }
 }
 
@@ -258,8 +264,13 @@ sim_image_read(const struct sim_image *image, uint64_t offset_bytes, void *ret_d
             memset(to, 0, place.length_bytes);
         } else {
             uint64_t words[PAGE_WORDS];
-            page_fill_pattern(words, offset_bytes / SIM_PAGE_BYTES, image->background_seed);
-            memcpy(to, (uint8_t *)words + place.offset_in_page, place.length_bytes);
+            bool in_place =
+                place.length_bytes == SIM_PAGE_BYTES && (uintptr_t)to % sizeof(uint64_t) == 0;
+            uint64_t *fill = in_place ? (void *)to : words;
+            page_fill_pattern(fill, offset_bytes / SIM_PAGE_BYTES, image->background_seed);
+            if (!in_place) {
+                memcpy(to, (uint8_t *)words + place.offset_in_page, place.length_bytes);
+            }
         }
         to += place.length_bytes;
         offset_bytes += place.length_bytes;
@@ -285,38 +296,69 @@ sim_image_write(struct sim_image *image, uint64_t offset_bytes, const void *data
     }
 }
 
-/* Fill with the pattern of `seed` (0: zeroes). */
+/* A page of the pattern: `*shared`, which is made when it is NULL; the image has a reference. */
+static void
+place_shared_page(struct sim_image *image, struct place place, uint64_t seed,
+                  struct sim_page **shared)
+{
+    if (*shared == NULL) {
+        *shared = sim_allocate_raw(sizeof(**shared));
+        (*shared)->references = 1;
+        page_fill_pattern((*shared)->words, 0, seed);
+    }
+    struct sim_chunk *chunk = chunk_own(image, place.chunk_number);
+    page_put(chunk->pages[place.index]);
+    (*shared)->references++;
+    chunk->pages[place.index] = *shared;
+}
+
+/* Give a page back to the background. */
+static void
+place_background(struct sim_image *image, struct place place)
+{
+    const struct sim_chunk *seen = chunk_find(image, place.chunk_number);
+    if (seen != NULL && seen->pages[place.index] != NULL) {
+        struct sim_chunk *chunk = chunk_own(image, place.chunk_number);
+        page_put(chunk->pages[place.index]);
+        chunk->pages[place.index] = NULL;
+    }
+}
+
+/*
+ * Fill with the pattern of `seed` (0: zeroes), the same in every page. Whole pages of one call are
+ * one page.
+ */
 static void
 image_fill(struct sim_image *image, uint64_t offset_bytes, uint64_t length_bytes, uint64_t seed)
 {
+    struct sim_page *shared = NULL;
+    bool as_background = seed == 0 && image->background_seed == 0;
+
     while (length_bytes > 0) {
         uint64_t skip_bytes =
-            seed == image->background_seed ? untouched_bytes(image, offset_bytes, length_bytes) : 0;
+            as_background ? untouched_bytes(image, offset_bytes, length_bytes) : 0;
         offset_bytes += skip_bytes;
         length_bytes -= skip_bytes;
         struct place place = place_of(offset_bytes, length_bytes);
-        bool whole = place.length_bytes == SIM_PAGE_BYTES;
         if (skip_bytes > 0) {
             continue;
         }
-        if (whole && seed == image->background_seed) {
-            const struct sim_chunk *seen = chunk_find(image, place.chunk_number);
-            if (seen != NULL && seen->pages[place.index] != NULL) {
-                struct sim_chunk *chunk = chunk_own(image, place.chunk_number);
-                page_put(chunk->pages[place.index]);
-                chunk->pages[place.index] = NULL;
-            }
+        if (place.length_bytes == SIM_PAGE_BYTES && as_background) {
+            place_background(image, place);
+        } else if (place.length_bytes == SIM_PAGE_BYTES) {
+            place_shared_page(image, place, seed, &shared);
         } else {
             struct sim_chunk *chunk = chunk_own(image, place.chunk_number);
-            struct sim_page *page = page_own(image, chunk, place.index, !whole);
+            struct sim_page *page = page_own(image, chunk, place.index, true);
             uint64_t words[PAGE_WORDS];
-            page_fill_pattern(words, offset_bytes / SIM_PAGE_BYTES, seed);
+            page_fill_pattern(words, 0, seed);
             memcpy(page->data + place.offset_in_page, (uint8_t *)words + place.offset_in_page,
                    place.length_bytes);
         }
         offset_bytes += place.length_bytes;
         length_bytes -= place.length_bytes;
     }
+    page_put(shared);
 }
 
 void

@@ -309,6 +309,39 @@ sim_log_undecided_commits(struct sim_log *log, uint64_t n)
     return count;
 }
 
+/* The state `older` commits before number `last`, at most back to the start of the recording. */
+static struct sim_tree *
+past_root(const struct sim_log *log, uint32_t index, uint64_t last, uint64_t older)
+{
+    struct sim_tree *root = log->stores[index].start.durable;
+
+    for (size_t i = log->place_note; i > 0; i--) {
+        const struct note *note = &log->notes[i - 1];
+        if (note->kind == NOTE_COMMIT && note->index == index && note->number <= last) {
+            if (older == 0) {
+                root = note->root;
+                break;
+            }
+            older--;
+        }
+    }
+    return sim_tree_get(root);
+}
+
+static struct sim_tree *
+crashed_root(const struct sim_log *log, uint32_t index, const struct sim_cut_plan *plan,
+             const struct sim_cut *cut)
+{
+    const struct sim_store_model *model = &log->stores[index].place;
+    uint32_t kept = sim_store_model_choose(model, index, plan, cut);
+
+    if (cut->store_older == 0) {
+        return sim_store_model_root(model, kept);
+    }
+    uint64_t last = kept == 0 ? model->durable_number : model->pending[kept - 1].number;
+    return past_root(log, index, last, cut->store_older);
+}
+
 int
 sim_log_materialise(struct sim_log *log, uint64_t n, const struct sim_cut *cut, struct sim *target)
 {
@@ -334,9 +367,7 @@ sim_log_materialise(struct sim_log *log, uint64_t n, const struct sim_cut *cut, 
         sim_disk_set_content(disk, &image);
     }
     for (uint32_t i = 0; i < log->place_store_count; i++) {
-        const struct logged_store *logged = &log->stores[i];
-        uint32_t kept = sim_store_model_choose(&logged->place, i, &plan, cut);
-        sim_store_set_content(target, logged->name, sim_store_model_root(&logged->place, kept));
+        sim_store_set_content(target, log->stores[i].name, crashed_root(log, i, &plan, cut));
     }
     return 0;
 }

@@ -84,7 +84,8 @@ send_one(struct workload *workload)
         world_send(world, volume, VOLUME_FLUSH, 0, 0, 0, false);
         return;
     }
-    uint64_t length = random_length(workload, unit);
+    uint64_t length =
+        MIN(random_length(workload, unit), align_down(world->sizes[volume], unit));
     uint64_t offset = random_offset(workload, world->sizes[volume], length, unit);
     world_send(world, volume, operation, offset, length, flags, false);
 }
@@ -97,7 +98,7 @@ below_queue_depth(void *context)
 }
 
 int
-workload_run(struct workload *workload, uint64_t count)
+workload_send(struct workload *workload, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
         send_one(workload);
@@ -107,5 +108,13 @@ workload_run(struct workload *workload, uint64_t count)
             return result;
         }
     }
-    return world_drain(workload->world);
+    return 0;
+}
+
+int
+workload_run(struct workload *workload, uint64_t count)
+{
+    int result = workload_send(workload, count);
+
+    return result < 0 ? result : world_drain(workload->world);
 }

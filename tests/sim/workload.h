@@ -16,7 +16,9 @@ struct workload {
 };
 
 void workload_init(struct workload *workload, struct world *world, uint64_t seed);
-/* Send `count` requests, `queue_depth` at a time. 0, -ECANCELED (the simulator has stopped), ... */
+/* Send `count` requests, `queue_depth` at a time, and leave the last ones in flight. */
+int workload_send(struct workload *workload, uint64_t count);
+/* ... and wait for all of them. 0, -ECANCELED (the simulator has stopped), ... */
 int workload_run(struct workload *workload, uint64_t count);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/sim/world.h"
+#include "tests/sim/world_impl.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,13 +8,9 @@
 
 #include "base/assert.h"
 #include "base/util.h"
+#include "metadata/check.h"
 #include "metadata/schema.h"
 #include "volmgr/core_impl.h"
-
-enum {
-    WAIT_S = 600, /* of virtual time */
-    VERIFY_BYTES = 256 << 10,
-};
 
 /* ---- stores ---- */
 
@@ -31,6 +27,7 @@ remove_store(void *context, const char *pool_name, struct error *error)
 {
     struct world *world = context;
     (void)error;
+    sim_store_set_damaged(world->sim, pool_name, false);
     sim_store_lose(world->sim, pool_name);
     return 0;
 }
@@ -60,30 +57,32 @@ create_disk(struct world *world, uint32_t index, uint64_t size_bytes)
     char path[32];
     struct sim_disk_properties properties = {
         .size_bytes = size_bytes,
-        .kind = FILE_KIND_BLOCK_DEVICE,
+        .kind = world->options.disk_is_file[index] ? FILE_KIND_REGULAR : FILE_KIND_BLOCK_DEVICE,
         .logical_sector_bytes = world->options.disk_sector_bytes[index],
         .dirty = true,
     };
 
     disk_path(index, path);
-    world->disks[index] = sim_disk_find(world->sim, path);
-    if (world->disks[index] == NULL) {
-        world->disks[index] = sim_disk_create(world->sim, path, &properties);
-    }
+    world->disks[index] = sim_disk_create(world->sim, path, &properties);
 }
 
 struct world *
 world_create(const struct world_options *options, struct sim *sim)
 {
+    struct sim_options sim_options = { .seed = options->seed };
     struct world *world = calloc(1, sizeof(*world));
 
     ASSERT(world != NULL);
     world->options = *options;
-    list_init(&world->ios);
-    struct sim_options sim_options = { .seed = options->seed };
     world->sim = sim != NULL ? sim : sim_create(&sim_options);
-    for (uint32_t i = 0; i < options->disk_count; i++) {
-        create_disk(world, i, options->disk_bytes[i]);
+    list_init(&world->ios);
+    for (uint32_t i = 0; i < WORLD_DISKS_MAX; i++) {
+        char path[32];
+        disk_path(i, path);
+        world->disks[i] = sim_disk_find(world->sim, path);
+        if (sim == NULL && i < options->disk_count) {
+            create_disk(world, i, options->disk_bytes[i]);
+        }
     }
     for (uint32_t i = 0; i < options->volume_count; i++) {
         world->sizes[i] = options->volume_bytes;
@@ -119,9 +118,12 @@ struct call {
         struct manager_shutdown shutdown;
         struct pool_create pool_create;
         struct pool_add pool_add;
+        struct pool_import pool_import;
         struct pool_query pool_query;
         struct volume_create volume_create;
         struct volume_resize volume_resize;
+        struct volume_set_reserve volume_set_reserve;
+        struct volume_query volume_query;
         struct export_create export_create;
         struct export_lookup lookup;
     } u;
@@ -166,7 +168,7 @@ call_run(struct world *world, struct call *call, void (*start)(struct call *call
     sim_process_enter(world->sim);
     reactor_send(world->reactors[0], &call->message, call_deliver);
     sim_process_leave(world->sim);
-    int result = sim_run_until(world->sim, call_is_done, call, WAIT_S * NS_PER_S);
+    int result = sim_run_until(world->sim, call_is_done, call, WORLD_WAIT_S * NS_PER_S);
     if (result < 0) {
         return result;
     }
@@ -208,6 +210,12 @@ start_pool_add(struct call *call)
 }
 
 static void
+start_pool_import(struct call *call)
+{
+    manager_pool_import(call->world->manager, &call->u.pool_import);
+}
+
+static void
 start_pool_query(struct call *call)
 {
     manager_pool_query(call->world->manager, &call->u.pool_query);
@@ -223,6 +231,18 @@ static void
 start_volume_resize(struct call *call)
 {
     manager_volume_resize(call->world->manager, &call->u.volume_resize);
+}
+
+static void
+start_volume_set_reserve(struct call *call)
+{
+    manager_volume_set_reserve(call->world->manager, &call->u.volume_set_reserve);
+}
+
+static void
+start_volume_query(struct call *call)
+{
+    manager_volume_query(call->world->manager, &call->u.volume_query);
 }
 
 static void
@@ -304,24 +324,6 @@ world_boot(struct world *world)
     return result;
 }
 
-/* Requests that died with the process. */
-static void
-abandon_ios(struct world *world)
-{
-    list_for_each_safe(&world->ios, link) {
-        struct world_io *io = list_entry(link, struct world_io, link);
-        list_remove(link);
-        world->in_flight--;
-        if (io->keep) {
-            io->released = true;
-        } else {
-            free(io->data);
-            free(io);
-        }
-    }
-    ASSERT_OP(world->in_flight, ==, 0u);
-}
-
 static void
 process_is_gone(struct world *world)
 {
@@ -365,7 +367,7 @@ world_kill(struct world *world)
     sim_kill(world->sim);
     sim_quiesce(world->sim, 60 * NS_PER_S); /* the dead process's last operations */
     process_is_gone(world);
-    abandon_ios(world);
+    world_abandon_ios(world);
     tell_oracles(world, false);
 }
 
@@ -374,7 +376,7 @@ world_power_cut(struct world *world, const struct sim_cut *cut)
 {
     sim_power_cut(world->sim, cut);
     process_is_gone(world);
-    abandon_ios(world);
+    world_abandon_ios(world);
     tell_oracles(world, true);
 }
 
@@ -410,7 +412,13 @@ format_volume(struct world *world, uint32_t index)
     snprintf(create->name.pool, sizeof(create->name.pool), "p");
     snprintf(create->name.volume, sizeof(create->name.volume), "v%u", index);
     create->size_bytes = world->options.volume_bytes;
-    create->tier = world->options.volume_by_tier ? (uint8_t)index : VOLUME_TIER_AUTO;
+    create->reserve_bytes = world->options.reserve_bytes[index];
+    create->tier = VOLUME_TIER_AUTO;
+    if (world->options.volume_by_tier) {
+        create->tier = (uint8_t)index;
+    } else if (world->options.volume_tier[index] != 0) {
+        create->tier = world->options.volume_tier[index];
+    }
     int result = call_run(world, call, start_volume_create);
     if (result == 0) {
         memset(&call->u, 0, sizeof(call->u));
@@ -431,7 +439,8 @@ world_format(struct world *world)
 
     for (uint32_t i = 0; i < world->options.volume_count && result == 0; i++) {
         result = format_volume(world, i);
-        world->oracles[i] = oracle_create(i, world->options.volume_bytes);
+        world->oracles[i] = oracle_create(i, MAX(world->options.volume_bytes_max,
+                                                 world->options.volume_bytes));
     }
     return result;
 }
@@ -450,7 +459,7 @@ world_attach(struct world *world)
         sim_process_enter(world->sim);
         reactor_send(world->reactors[0], &call->message, call_deliver);
         sim_process_leave(world->sim);
-        result = sim_run_until(world->sim, call_is_done, call, WAIT_S * NS_PER_S);
+        result = sim_run_until(world->sim, call_is_done, call, WORLD_WAIT_S * NS_PER_S);
         if (result == 0) {
             result = call->u.lookup.op.result;
             world->volumes[i] = call->u.lookup.ret_volume;
@@ -460,20 +469,50 @@ world_attach(struct world *world)
     return result;
 }
 
+static void
+name_volume(struct volume_name *ret_name, uint32_t volume)
+{
+    snprintf(ret_name->pool, sizeof(ret_name->pool), "p");
+    snprintf(ret_name->volume, sizeof(ret_name->volume), "v%u", volume);
+}
+
 int
 world_resize(struct world *world, uint32_t volume, uint64_t size_bytes)
 {
     struct call *call = call_new();
+    uint64_t before_bytes = world->sizes[volume];
 
-    snprintf(call->u.volume_resize.name.pool, sizeof(call->u.volume_resize.name.pool), "p");
-    snprintf(call->u.volume_resize.name.volume, sizeof(call->u.volume_resize.name.volume), "v%u",
-             volume);
+    ASSERT(size_bytes >= before_bytes || world->in_flight == 0);
+    name_volume(&call->u.volume_resize.name, volume);
     call->u.volume_resize.size_bytes = size_bytes;
+    world->sizes_asked[volume] = size_bytes;
+    world_note_resize_sent(world, volume, size_bytes);
     int result = call_run(world, call, start_volume_resize);
     free(call);
-    if (result == 0) {
-        world->sizes[volume] = size_bytes;
+    if (result == -ECANCELED) {
+        return result; /* the process is dead; nobody knows */
     }
+    world_note_resize_answered(world, volume, result == 0);
+    world->sizes_asked[volume] = 0;
+    world->statistics.resizes_refused += result < 0;
+    if (result == 0) {
+        oracle_cut_off(world->oracles[volume], MIN(size_bytes, before_bytes));
+        world->sizes[volume] = size_bytes;
+        world->statistics.grown += size_bytes > before_bytes;
+        world->statistics.shrunk += size_bytes < before_bytes;
+    }
+    return result;
+}
+
+int
+world_set_reserve(struct world *world, uint32_t volume, uint64_t reserve_bytes)
+{
+    struct call *call = call_new();
+
+    name_volume(&call->u.volume_set_reserve.name, volume);
+    call->u.volume_set_reserve.reserve_bytes = reserve_bytes;
+    int result = call_run(world, call, start_volume_set_reserve);
+    free(call);
     return result;
 }
 
@@ -490,6 +529,25 @@ world_add_disk(struct world *world, uint32_t index, uint64_t size_bytes)
     call->u.pool_add.disk_count = 1;
     call->u.pool_add.disks = &disk;
     int result = call_run(world, call, start_pool_add);
+    free(call);
+    world->statistics.disks_added += result == 0;
+    return result;
+}
+
+int
+world_import(struct world *world, uint32_t disk_count, bool force)
+{
+    struct call *call = call_new();
+    struct disk_argument disks[WORLD_DISKS_MAX] = { 0 };
+
+    call->u.pool_import.disks = disks;
+    call->u.pool_import.force = force;
+    for (uint32_t i = 0; i < disk_count; i++) {
+        struct disk_argument *disk = &disks[call->u.pool_import.disk_count];
+        disk_path(i, disk->spec);
+        call->u.pool_import.disk_count += sim_disk_find(world->sim, disk->spec) != NULL;
+    }
+    int result = call_run(world, call, start_pool_import);
     free(call);
     return result;
 }
@@ -512,369 +570,162 @@ world_query_pool(struct world *world, struct pool_report *ret_report)
     return result;
 }
 
+bool
+world_serves(struct world *world)
+{
+    struct pool_report report;
+
+    return world_query_pool(world, &report) == 0 && report.state < POOL_STATE_OPENING;
+}
+
+int
+world_query_volume(struct world *world, uint32_t volume, struct volume_report *ret_report)
+{
+    struct call *call = call_new();
+
+    name_volume(&call->u.volume_query.name, volume);
+    int result = call_run(world, call, start_volume_query);
+    if (result == 0) {
+        ASSERT_OP(call->u.volume_query.ret_count, ==, 1u);
+        *ret_report = call->u.volume_query.ret_volumes[0];
+        sim_process_enter(world->sim);
+        free(call->u.volume_query.ret_volumes);
+        sim_process_leave(world->sim);
+    }
+    free(call);
+    return result;
+}
+
+/* ---- the checker ---- */
+
+struct checking {
+    struct message message;
+    struct world *world;
+    struct store *store;
+    struct store_snapshot snapshot;
+    struct metadata_check check;
+    uint32_t findings;
+    int result;
+    bool done;
+};
+
+static void
+check_finding(struct metadata_check *check, const struct check_finding *finding)
+{
+    struct checking *checking = container_of(check, struct checking, check);
+
+    if (checking->findings++ < 8) {
+        fprintf(stderr, "check: %s: %s\n", check_code_name(finding->code), finding->text);
+    }
+}
+
+static void
+check_released(struct io_op *op)
+{
+    struct store_snapshot *snapshot = container_of(op, struct store_snapshot, op);
+    container_of(snapshot, struct checking, snapshot)->done = true;
+}
+
+static void
+check_done(struct io_op *op)
+{
+    struct metadata_check *check = container_of(op, struct metadata_check, op);
+    struct checking *checking = container_of(check, struct checking, check);
+
+    checking->result = op->result;
+    checking->snapshot.op.done = check_released;
+    store_snapshot_release(checking->store, &checking->snapshot);
+}
+
+static void
+check_snapshot_made(struct io_op *op)
+{
+    struct store_snapshot *snapshot = container_of(op, struct store_snapshot, op);
+    struct checking *checking = container_of(snapshot, struct checking, snapshot);
+
+    ASSERT_OP(op->result, ==, 0);
+    checking->check.op.done = check_done;
+    checking->check.store = checking->store;
+    checking->check.snapshot = &checking->snapshot;
+    checking->check.finding = check_finding;
+    metadata_check(&checking->check);
+}
+
+static void
+check_deliver(struct message *message)
+{
+    struct checking *checking = container_of(message, struct checking, message);
+
+    checking->store = checking->world->volumes[0]->pool->store;
+    checking->snapshot.op.done = check_snapshot_made;
+    store_snapshot_create(checking->store, &checking->snapshot);
+}
+
+static bool
+check_is_done(void *context)
+{
+    return ((struct checking *)context)->done;
+}
+
+/* What the volumes and the pool say that is used, against the maps. */
+static int
+check_space(struct world *world)
+{
+    struct pool_report pool;
+    uint64_t all_grains = 0;
+    int result = 0;
+
+    for (uint32_t v = 0; v < world->options.volume_count && result == 0; v++) {
+        struct volume_report report;
+        uint64_t count = div_round_up(world->sizes[v], GRAIN_BYTES);
+        uint64_t grains = 0;
+        uint8_t *used = calloc(count, 1);
+        ASSERT(used != NULL);
+        result = world_allocated(world, v, GRAIN_BYTES, used);
+        for (uint64_t i = 0; i < count; i++) {
+            grains += used[i];
+        }
+        free(used);
+        result = result < 0 ? result : world_query_volume(world, v, &report);
+        if (result == 0 && report.mapped_bytes != grains * GRAIN_BYTES) {
+            fprintf(stderr, "volume %u says that it uses %llu bytes, its map says %llu\n", v,
+                    (unsigned long long)report.mapped_bytes,
+                    (unsigned long long)(grains * GRAIN_BYTES));
+            result = -EUCLEAN;
+        }
+        all_grains += grains;
+    }
+    result = result < 0 ? result : world_query_pool(world, &pool);
+    if (result == 0 && pool.used_bytes != all_grains * GRAIN_BYTES) {
+        fprintf(stderr, "the pool says that %llu bytes are used, its volumes say %llu\n",
+                (unsigned long long)pool.used_bytes,
+                (unsigned long long)(all_grains * GRAIN_BYTES));
+        result = -EUCLEAN;
+    }
+    return result;
+}
+
+int
+world_check(struct world *world)
+{
+    struct checking *checking = calloc(1, sizeof(*checking));
+
+    ASSERT(checking != NULL);
+    checking->world = world;
+    sim_process_enter(world->sim);
+    reactor_send(world->reactors[0], &checking->message, check_deliver);
+    sim_process_leave(world->sim);
+    int result = sim_run_until(world->sim, check_is_done, checking, WORLD_WAIT_S * NS_PER_S);
+    result = result < 0 ? result : checking->result;
+    if (result == 0 && checking->findings > 0) {
+        result = -EUCLEAN;
+    }
+    free(checking);
+    return result < 0 ? result : check_space(world);
+}
+
 uint64_t
 world_cache_bytes(const struct world *world, uint32_t volume)
 {
     return world->volumes[volume]->shard->cache.bytes;
-}
-
-/* ---- the record: what the oracles were told, and when ---- */
-
-enum record_kind {
-    RECORD_SUBMIT,
-    RECORD_ANSWER,
-    RECORD_FLUSH_SENT,
-    RECORD_FLUSH_ANSWERED,
-};
-
-struct record_item {
-    uint64_t event; /* of the simulator, when it was told */
-    enum record_kind kind;
-    uint32_t volume;
-    uint64_t id; /* of the request */
-    uint64_t offset_bytes;
-    uint64_t length_bytes;
-    bool zero;
-    bool success;
-    bool fua;
-};
-
-struct world_record {
-    struct record_item *items;
-    uint64_t count;
-    uint64_t capacity;
-    uint64_t first_event;
-};
-
-static void
-record_add(struct world *world, const struct world_io *io, enum record_kind kind)
-{
-    struct world_record *record = world->record;
-
-    if (record == NULL) {
-        return;
-    }
-    if (record->count == record->capacity) {
-        record->capacity = record->capacity == 0 ? 1024 : record->capacity * 2;
-        record->items = realloc(record->items, record->capacity * sizeof(*record->items));
-        ASSERT(record->items != NULL);
-    }
-    record->items[record->count++] = (struct record_item){
-        .event = sim_event_count(world->sim) - record->first_event,
-        .kind = kind,
-        .volume = io->volume,
-        .id = io->id,
-        .offset_bytes = io->offset_bytes,
-        .length_bytes = io->length_bytes,
-        .zero = io->operation != VOLUME_WRITE,
-        .success = io->status == 0,
-        .fua = (io->flags & VOLUME_FUA) != 0,
-    };
-}
-
-struct world_record *
-world_record_start(struct world *world)
-{
-    ASSERT_OP(world->in_flight, ==, 0u);
-    world->record = calloc(1, sizeof(*world->record));
-    ASSERT(world->record != NULL);
-    world->record->first_event = sim_event_count(world->sim);
-    return world->record;
-}
-
-void
-world_record_free(struct world_record *record)
-{
-    free(record->items);
-    free(record);
-}
-
-struct world_replay {
-    const struct world_record *record;
-    uint64_t position;
-    struct oracle *oracles[WORLD_VOLUMES_MAX];
-    struct oracle_write **writes; /* by request id */
-    uint64_t *tokens;
-};
-
-struct world_replay *
-world_replay_start(const struct world_record *record, struct oracle *const *oracles)
-{
-    struct world_replay *replay = calloc(1, sizeof(*replay));
-    uint64_t ids = 0;
-
-    ASSERT(replay != NULL);
-    replay->record = record;
-    for (uint64_t i = 0; i < record->count; i++) {
-        ids = MAX(ids, record->items[i].id + 1);
-    }
-    replay->writes = calloc(ids + 1, sizeof(*replay->writes));
-    replay->tokens = calloc(ids + 1, sizeof(*replay->tokens));
-    ASSERT(replay->writes != NULL && replay->tokens != NULL);
-    for (uint32_t v = 0; v < WORLD_VOLUMES_MAX; v++) {
-        replay->oracles[v] = oracles[v] != NULL ? oracle_copy(oracles[v]) : NULL;
-    }
-    return replay;
-}
-
-void
-world_replay_to(struct world_replay *replay, uint64_t event)
-{
-    static uint8_t unused[4 << 20];
-
-    while (replay->position < replay->record->count &&
-           replay->record->items[replay->position].event <= event) {
-        const struct record_item *item = &replay->record->items[replay->position++];
-        struct oracle *oracle = replay->oracles[item->volume];
-        switch (item->kind) {
-        case RECORD_SUBMIT:
-            ASSERT_OP(item->length_bytes, <=, sizeof(unused));
-            replay->writes[item->id] = oracle_submit(oracle, item->offset_bytes,
-                                                     item->length_bytes,
-                                                     item->zero ? NULL : unused);
-            break;
-        case RECORD_ANSWER:
-            oracle_answered(oracle, replay->writes[item->id], item->success, item->fua);
-            break;
-        case RECORD_FLUSH_SENT:
-            replay->tokens[item->id] = oracle_flush_sent(oracle);
-            break;
-        case RECORD_FLUSH_ANSWERED:
-            oracle_flush_answered(oracle, replay->tokens[item->id]);
-            break;
-        }
-    }
-}
-
-void
-world_replay_oracles(const struct world_replay *replay, struct world *world)
-{
-    for (uint32_t v = 0; v < WORLD_VOLUMES_MAX; v++) {
-        if (replay->oracles[v] != NULL) {
-            world->oracles[v] = oracle_copy(replay->oracles[v]);
-            oracle_died(world->oracles[v], true);
-        }
-    }
-}
-
-void
-world_replay_free(struct world_replay *replay)
-{
-    for (uint32_t v = 0; v < WORLD_VOLUMES_MAX; v++) {
-        if (replay->oracles[v] != NULL) {
-            oracle_free(replay->oracles[v]);
-        }
-    }
-    free(replay->writes);
-    free(replay->tokens);
-    free(replay);
-}
-
-/* ---- I/O ---- */
-
-static void
-io_send_deliver(struct message *message)
-{
-    struct world_io *io = container_of(message, struct world_io, message);
-    struct oracle *oracle = io->world->oracles[io->volume];
-
-    sim_outside_enter(io->world->sim);
-    switch (io->operation) {
-    case VOLUME_WRITE:
-        io->write = oracle_submit(oracle, io->offset_bytes, io->length_bytes, io->data);
-        break;
-    case VOLUME_WRITE_ZEROES:
-    case VOLUME_DISCARD:
-        io->write = oracle_submit(oracle, io->offset_bytes, io->length_bytes, NULL);
-        break;
-    case VOLUME_FLUSH:
-        io->token = oracle_flush_sent(oracle);
-        break;
-    default:
-        io->token = oracle_now(oracle);
-    }
-    if (io->write != NULL || io->operation == VOLUME_FLUSH) {
-        record_add(io->world, io, io->write != NULL ? RECORD_SUBMIT : RECORD_FLUSH_SENT);
-    }
-    sim_outside_leave(io->world->sim);
-    volume_submit(io->world->volumes[io->volume], &io->request);
-}
-
-static void
-io_replied(struct volume_request *request)
-{
-    struct world_io *io = container_of(request, struct world_io, request);
-    struct oracle *oracle = io->world->oracles[io->volume];
-
-    io->replied = true;
-    io->status = request->status;
-    if (sim_has_stopped(io->world->sim)) {
-        return; /* the process is dead already: nobody has heard this answer */
-    }
-    sim_outside_enter(io->world->sim);
-    if (io->write != NULL || (io->operation == VOLUME_FLUSH && io->status == 0)) {
-        record_add(io->world, io, io->write != NULL ? RECORD_ANSWER : RECORD_FLUSH_ANSWERED);
-    }
-    if (io->write != NULL) {
-        oracle_answered(oracle, io->write, io->status == 0, (io->flags & VOLUME_FUA) != 0);
-        io->write = NULL;
-    } else if (io->operation == VOLUME_FLUSH && io->status == 0) {
-        oracle_flush_answered(oracle, io->token);
-    } else if (io->operation == VOLUME_READ && io->status == 0 &&
-               oracle_check_read(oracle, io->offset_bytes, io->length_bytes, io->data,
-                                 io->token) < 0) {
-        io->world->failed = true;
-    }
-    sim_outside_leave(io->world->sim);
-}
-
-/* For reads of the whole volume, which the caller checks. */
-static void
-io_replied_unchecked(struct volume_request *request)
-{
-    struct world_io *io = container_of(request, struct world_io, request);
-
-    io->replied = true;
-    io->status = request->status;
-}
-
-static void
-io_released(struct volume_request *request)
-{
-    struct world_io *io = container_of(request, struct world_io, request);
-
-    ASSERT(io->replied);
-    list_remove(&io->link);
-    io->world->in_flight--;
-    io->released = true;
-    if (!io->keep) {
-        struct sim *sim = io->world->sim;
-        sim_outside_enter(sim);
-        free(io->data);
-        free(io);
-        sim_outside_leave(sim);
-    }
-}
-
-struct world_io *
-world_send(struct world *world, uint32_t volume, enum volume_operation operation,
-           uint64_t offset_bytes, uint64_t length_bytes, uint32_t flags, bool keep)
-{
-    struct world_io *io = calloc(1, sizeof(*io));
-
-    ASSERT(io != NULL);
-    io->world = world;
-    io->id = world->next_id++;
-    io->volume = volume;
-    io->operation = operation;
-    io->flags = flags;
-    io->offset_bytes = offset_bytes;
-    io->length_bytes = length_bytes;
-    io->keep = keep;
-    volume_request_init(&io->request);
-    if (operation == VOLUME_READ || operation == VOLUME_WRITE) {
-        io->data = aligned_alloc(4096, align_up(length_bytes, 4096));
-        ASSERT(io->data != NULL);
-        memset(io->data, 0xa5, length_bytes);
-        io->iov = (struct iovec){ io->data, length_bytes };
-        io->request.iov = &io->iov;
-        io->request.iov_count = 1;
-    }
-    io->request.operation = operation;
-    io->request.flags = flags;
-    io->request.offset_bytes = offset_bytes;
-    io->request.length_bytes = length_bytes;
-    io->request.reply = io_replied;
-    io->request.release = io_released;
-    list_push_back(&world->ios, &io->link);
-    world->in_flight++;
-    sim_process_enter(world->sim);
-    reactor_send(volume_reactor(world->volumes[volume]), &io->message, io_send_deliver);
-    sim_process_leave(world->sim);
-    return io;
-}
-
-void
-world_io_free(struct world_io *io)
-{
-    ASSERT(io->keep && io->released);
-    free(io->data);
-    free(io);
-}
-
-static bool
-nothing_in_flight(void *context)
-{
-    return ((struct world *)context)->in_flight == 0;
-}
-
-int
-world_drain(struct world *world)
-{
-    return sim_run_until(world->sim, nothing_in_flight, world, WAIT_S * NS_PER_S);
-}
-
-static bool
-io_is_released(void *context)
-{
-    return ((struct world_io *)context)->released;
-}
-
-int
-world_do(struct world *world, uint32_t volume, enum volume_operation operation,
-         uint64_t offset_bytes, uint64_t length_bytes, uint32_t flags)
-{
-    struct world_io *io =
-        world_send(world, volume, operation, offset_bytes, length_bytes, flags, true);
-    int result = sim_run_until(world->sim, io_is_released, io, WAIT_S * NS_PER_S);
-    if (result < 0) {
-        return result; /* it goes with the process */
-    }
-    result = io->status;
-    world_io_free(io);
-    return result;
-}
-
-/* ---- verification ---- */
-
-static int
-verify(struct world *world, bool recovered)
-{
-    int result = 0;
-
-    for (uint32_t v = 0; v < world->options.volume_count; v++) {
-        for (uint64_t at = 0; at < world->sizes[v]; at += VERIFY_BYTES) {
-            uint64_t length = MIN((uint64_t)VERIFY_BYTES, world->sizes[v] - at);
-            /* The oracle's own check is for running volumes; after a restart it may allow more. */
-            struct oracle *oracle = world->oracles[v];
-            struct world_io *io = world_send(world, v, VOLUME_READ, at, length, 0, true);
-            io->token = 0;
-            io->request.reply = io_replied_unchecked;
-            int status = sim_run_until(world->sim, io_is_released, io, WAIT_S * NS_PER_S);
-            if (status < 0) {
-                return status;
-            }
-            status = io->status;
-            if (status == 0) {
-                status = recovered ? oracle_check_recovered(oracle, at, length, io->data)
-                                   : oracle_check_read(oracle, at, length, io->data,
-                                                       oracle_now(oracle));
-            }
-            result = status < 0 ? status : result;
-            world_io_free(io);
-        }
-    }
-    return result;
-}
-
-int
-world_verify_recovered(struct world *world)
-{
-    return verify(world, true);
-}
-
-int
-world_verify(struct world *world)
-{
-    return verify(world, false);
 }

@@ -309,6 +309,66 @@ lock_is_held_until_the_last_write_is_done(void **state)
     rig_destroy(&rig);
 }
 
+/* The first process dies with two writes that hang; the next one dies when one of them is done. */
+static void
+lock_of_a_dead_process_outlives_the_next_one(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct rig_io io[2];
+    rig_create(&rig, 5, &(struct sim_disk_properties){ 0 });
+    sim_disk_add_fault(rig.disk, &(struct sim_fault){ .action = SIM_FAULT_HANG, .count = 2 });
+    uint8_t *data = rig_buffer(4096, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        rig_submit(&rig, &io[i], FILE_IO_WRITE, i * 4096, data, 4096, false);
+    }
+    sim_kill(rig.sim);
+
+    rig.reactor = rig_start_reactor(rig.sim, 0);
+    assert_int_equal(rig_open(&rig), -EBUSY);
+    sim_stop_at(rig.sim, sim_event_count(rig.sim) + 1);
+    sim_disk_release(rig.disk);
+    assert_int_equal(sim_run_for(rig.sim, NS_PER_S), -ECANCELED);
+    sim_kill(rig.sim);
+    assert_true(sim_disk_is_locked(rig.disk)); /* the other write is on its way */
+    assert_int_equal(sim_quiesce(rig.sim, RIG_TIMEOUT), 0);
+    assert_false(sim_disk_is_locked(rig.disk));
+    free(data);
+    sim_destroy(rig.sim);
+}
+
+/* An older database: the state of so many commits before what the cut leaves. */
+static void
+images_with_an_older_store(void **state)
+{
+    (void)state;
+    struct sim_log *log = record(41, 300);
+    uint64_t length = sim_log_length(log);
+    const struct sim_cut now = { .mode = SIM_CUT_KEEP_ALL };
+    const struct sim_cut ages_ago = { .mode = SIM_CUT_KEEP_ALL, .store_older = 1000000 };
+    uint64_t differing = 0;
+    uint64_t last = 0;
+
+    for (uint64_t older = 0; older < 20; older++) {
+        struct sim *after = sim_create(&(struct sim_options){ .seed = 1 });
+        const struct sim_cut cut = { .mode = SIM_CUT_KEEP_ALL, .store_older = older };
+        assert_int_equal(sim_log_materialise(log, length, &cut, after), 0);
+        uint64_t hash = sim_store_content_hash(after, WORKLOAD_STORE);
+        differing += hash != last;
+        last = hash;
+        sim_destroy(after);
+    }
+    assert_int_equal(differing, 20); /* each of these commits has changed something */
+    assert_int_not_equal(content_of_image(log, length, &now),
+                         content_of_image(log, length, &ages_ago));
+    /* Further back than the recording there is nothing. */
+    struct sim *start = sim_create(&(struct sim_options){ .seed = 1 });
+    assert_int_equal(sim_log_materialise(log, length, &ages_ago, start), 0);
+    assert_int_equal(sim_store_content_hash(start, WORKLOAD_STORE), 0);
+    sim_destroy(start);
+    sim_log_free(log);
+}
+
 static void
 power_cut_ends_what_hangs(void **state)
 {
@@ -395,6 +455,8 @@ main(void)
         cmocka_unit_test(stopped_machine_answers_with_errors),
         cmocka_unit_test(kill_keeps_what_completed),
         cmocka_unit_test(lock_is_held_until_the_last_write_is_done),
+        cmocka_unit_test(lock_of_a_dead_process_outlives_the_next_one),
+        cmocka_unit_test(images_with_an_older_store),
         cmocka_unit_test(power_cut_ends_what_hangs),
         cmocka_unit_test(machine_survives_many_deaths),
         cmocka_unit_test(images_are_cheap),
