@@ -198,6 +198,68 @@ a_fenced_volume_leaves_the_ring_to_others(void **state)
     world_end(world);
 }
 
+/* A block in each of the first `grains` grains: each is a record of its own in the ring. */
+static void
+send_to_each_grain(struct world *world, uint32_t volume, uint64_t grains, uint64_t block)
+{
+    for (uint64_t grain = 0; grain < grains; grain++) {
+        world_send(world, volume, VOLUME_WRITE, grain * 64 * KIB + block * 4 * KIB, 4 * KIB, 0,
+                   false);
+        if (grain % 64 == 63) {
+            sim_run_for(world->sim, 2 * NS_PER_MS);
+        }
+    }
+}
+
+/*
+ * Each volume may hold a quarter of the ring, so four that wait for one hung disk held nearly all
+ * of it, and the fifth, on another disk, had no room to log into.
+ */
+static void
+volumes_on_a_hung_disk_leave_room_in_the_ring(void **state)
+{
+    (void)state;
+    enum { HUNG = 4, OTHER = HUNG, GRAINS = 1000 };
+    struct world_options options = options_apart();
+    options.volume_count = HUNG + 1;
+    options.volume_by_tier = false;
+    options.disk_tier[0] = 2;
+    for (uint32_t v = 0; v < options.volume_count; v++) {
+        options.volume_tier[v] = v < HUNG ? 1 : 2;
+    }
+    options.disk_bytes[0] = 100 * MIB;
+    options.disk_bytes[1] = 500 * MIB;
+    options.extent_bytes = 4 * MIB; /* few commits: the ledger has room for all */
+    options.volume_bytes = 64 * MIB;
+    options.journal_bytes = 256 * KIB; /* about 3200 records */
+    options.request_timeout_ns = 3600 * NS_PER_S;
+    struct world *world = world_start(&options);
+
+    for (uint32_t v = 0; v < HUNG; v++) {
+        send_to_each_grain(world, v, GRAINS, 0);
+        assert_int_equal(world_drain(world), 0);
+    }
+    assert_int_equal(world_do(world, OTHER, VOLUME_WRITE, 0, MIB, 0), 0);
+    sim_run_for(world->sim, 5 * NS_PER_S); /* all of it is committed by now */
+    hang(world, 1, 1u << FILE_IO_FLUSH);
+    for (uint32_t v = 0; v < HUNG; v++) {
+        send_to_each_grain(world, v, GRAINS, 1);
+    }
+    sim_run_for(world->sim, 5 * NS_PER_S);
+    for (uint64_t i = 0; i < 2000; i++) { /* they hold most of what the ring has room for */
+        enum volume_operation operation = i % 2 == 0 ? VOLUME_DISCARD : VOLUME_WRITE;
+        assert_int_equal(status_within(world, OTHER, operation, i / 2 % 256 * 4 * KIB, 4 * KIB,
+                                       15 * NS_PER_S),
+                         0);
+        if (i == 300) {
+            assert_int_equal(status_within(world, OTHER, VOLUME_FLUSH, 0, 0, 15 * NS_PER_S), 0);
+        }
+    }
+    let_go(world, 1);
+    assert_false(world->failed);
+    clean_end(world);
+}
+
 /* Commits wrote to every ledger disk and waited for the slowest for ever. */
 static void
 a_hung_ledger_disk_does_not_stop_other_flushes(void **state)
@@ -344,6 +406,7 @@ main(void)
         cmocka_unit_test(fua_over_zeroes_waits_for_their_commit),
         cmocka_unit_test(a_good_flush_after_a_bad_one_proves_nothing),
         cmocka_unit_test(a_fenced_volume_leaves_the_ring_to_others),
+        cmocka_unit_test(volumes_on_a_hung_disk_leave_room_in_the_ring),
         cmocka_unit_test(a_hung_ledger_disk_does_not_stop_other_flushes),
         cmocka_unit_test(a_hung_discard_does_not_stop_allocation),
         cmocka_unit_test(the_commit_ledger_goes_round),
