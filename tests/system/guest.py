@@ -11,8 +11,9 @@ import os
 import shutil
 
 import volmgr_nbd
+from volmgr_disks import mixed_disks
 from volmgr_env import MIB, check, check_equal, need_program, run, run_command
-from volmgr_guest import Guest, GuestKernel, make_ext4_image
+from volmgr_guest import Guest, GuestKernel, make_ext4_image, volume_drive
 
 ROOT_BYTES = 192 * MIB
 RAW_OFFSET = 256 * MIB
@@ -94,11 +95,13 @@ def test(env):
     volmgr_nbd.need_libnbd()
     GuestKernel()  # skip early
     daemon = env.daemon()
-    daemon.volctl("pool", "create", "p", env.file_disk(400 * MIB), env.file_disk(300 * MIB))
+    disks, pool_bytes = mixed_disks(env)
+    daemon.volctl("pool", "create", "p", *disks)
+    check(VOLUME_BYTES >= 10 * pool_bytes, "the volume is ten times larger than the pool")
     daemon.make_volume("p/guest", VOLUME_BYTES)
     run_command("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", make_root(env),
                 daemon.uri("p/guest"))
-    guest = Guest(env, daemon, "p/guest", FIRST_INIT, ",discard=on")
+    guest = Guest(env, FIRST_INIT, volume_drive(daemon, "p/guest", ",discard=on"))
     guest.wait_for("root is /dev/vda")
     guest.wait_for("all is written")
     guest.wait_end()

@@ -5,7 +5,7 @@
 
 import volmgr_nbd
 from volmgr_env import MIB, check, check_equal, run, wait_until
-from volmgr_guest import Guest, GuestKernel
+from volmgr_guest import Guest, GuestKernel, volume_drive
 
 WRITE_MIB = 96
 LINE = b"written by a guest whose pool was full\n"
@@ -25,7 +25,8 @@ def test(env):
     room = daemon.volctl("pool", "show", "p")["size_bytes"]
     check(room < WRITE_MIB * MIB, "the pool is too large for this test")
     daemon.make_volume("p/guest", 10240 * MIB)
-    guest = Guest(env, daemon, "p/guest", INIT, ",werror=enospc,rerror=report")
+    guest = Guest(env, INIT,
+                  volume_drive(daemon, "p/guest", ",werror=enospc,rerror=report"))
     guest.wait_for("guest writes")
     wait_until(lambda: guest.status() == "io-error", 120, "the guest is paused", 0.1)
     errors = [event["data"] for event in guest.events if event["event"] == "BLOCK_IO_ERROR"]

@@ -5,6 +5,7 @@ nbdcopy see which parts are allocated."""
 
 import json
 
+from volmgr_disks import mixed_disks
 from volmgr_env import KIB, MIB, check, check_equal, need_program, run, run_command
 
 IMAGE_BYTES = 512 * MIB
@@ -37,7 +38,7 @@ def test(env):
     need_program("qemu-img", "nbdcopy", "nbdinfo")
     env.say(f"seed {env.seed}")
     daemon = env.daemon()
-    daemon.volctl("pool", "create", "p", env.file_disk(300 * MIB), env.file_disk(400 * MIB))
+    daemon.volctl("pool", "create", "p", *mixed_disks(env)[0])
     for name in ("a", "b", "c"):
         daemon.make_volume(f"p/{name}", IMAGE_BYTES)
     image = env.path("image.raw")

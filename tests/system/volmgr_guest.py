@@ -71,10 +71,22 @@ def make_initramfs(env, kernel, init_script):
     return archive
 
 
-class Guest:
-    """QEMU with a volume as its first disk; its console is a file, its monitor a socket."""
+def volume_drive(daemon, volume, device_options=""):
+    """A volume as a disk of a guest."""
+    return ({"driver": "nbd", "export": volume, "discard": "unmap",
+             "server": {"type": "unix", "path": daemon.nbd_socket}}, device_options)
 
-    def __init__(self, env, daemon, volume, init_script, device_options=""):
+
+def file_drive(path, device_options=""):
+    """A file as a disk of a guest."""
+    return {"driver": "file", "filename": path, "discard": "unmap"}, device_options
+
+
+class Guest:
+    """QEMU with these drives as /dev/vda, /dev/vdb, ...; its console is a file, its monitor a
+    socket."""
+
+    def __init__(self, env, init_script, *drives, memory_mib=256):
         kernel = GuestKernel()
         self.env = env
         self.console = env.path("console")
@@ -83,18 +95,25 @@ class Guest:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.console)
         self.process = env.spawn([
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "256",
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-m", str(memory_mib),
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", kernel.image, "-initrd", make_initramfs(env, kernel, init_script),
             "-append", "console=ttyS0 panic=-1 quiet nokaslr mitigations=off",
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
             "-qmp", f"unix:{self.monitor_path},server=on,wait=off",
-            "-blockdev", json.dumps({
-                "driver": "nbd", "node-name": "disk", "export": volume, "discard": "unmap",
-                "server": {"type": "unix", "path": daemon.nbd_socket}}),
-            "-device", f"virtio-blk-pci,drive=disk{device_options}"], "qemu.log")
+            *self._drive_arguments(drives)], "qemu.log")
         self.monitor = None
         self._connect()
+
+    @staticmethod
+    def _drive_arguments(drives):
+        arguments = []
+        for number, (block_device, options) in enumerate(drives):
+            node = {"node-name": f"disk{number}", **block_device}
+            arguments += ["-blockdev", json.dumps(node),
+                          "-device", f"virtio-blk-pci,drive=disk{number}{options}"]
+        return arguments
 
     def _connect(self):
         deadline = time.monotonic() + 20
