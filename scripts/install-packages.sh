@@ -6,8 +6,9 @@
 #
 #   scripts/install-packages.sh             what --build and --test need
 #   scripts/install-packages.sh --build     compiler and libraries
+#   scripts/install-packages.sh --client    a small NBD client, to try a volume with
 #   scripts/install-packages.sh --test      clients, foreign servers, sanitizers, a guest's kernel
-#   scripts/install-packages.sh --develop   clang-tidy, clang-format, a debugger
+#   scripts/install-packages.sh --develop   clang-tidy, clang-format, a debugger, mmdebstrap
 #   scripts/install-packages.sh --check     install nothing; exit status 1 when something is missing
 set -euo pipefail
 
@@ -23,9 +24,10 @@ readonly test_packages=(
     tgt nbdkit nbd-server nbd-client libnbd-bin python3-libnbd libiscsi-bin
     fio qemu-utils qemu-system-x86 qemu-system-common
     e2fsprogs xfsprogs valgrind shellcheck jq cpio busybox-static
-    curl procps iproute2 util-linux file dpkg-dev
+    curl procps iproute2 util-linux file dpkg-dev man-db
 )
-readonly develop_packages=(clang-tidy clang-format gdb)
+readonly client_packages=(libnbd-bin)
+readonly develop_packages=(clang-tidy clang-format gdb mmdebstrap)
 
 fail() {
     printf 'install-packages: %s\n' "$*" >&2
@@ -77,10 +79,11 @@ main() {
         case $argument in
         --build) wanted+=("${build_packages[@]}") groups=1 ;;
         --test) wanted+=("${test_packages[@]}") groups=1 with_test=1 ;;
+        --client) wanted+=("${client_packages[@]}") groups=1 ;;
         --develop) wanted+=("${develop_packages[@]}") groups=1 ;;
         --check) check_only=1 ;;
         -h | --help)
-            sed -n '4,12s/^# \{0,1\}//p' "$0"
+            sed -n '4,13s/^# \{0,1\}//p' "$0"
             return
             ;;
         *) fail "unknown argument $argument (see --help)" ;;

@@ -75,6 +75,10 @@ prepare_programs() {
         bin_folder=$source_folder/build/bin
         step "build"
         "$source_folder/scripts/install-packages.sh" --build
+        if ! command -v qemu-io >/dev/null && ! command -v nbdcopy >/dev/null; then
+            "$source_folder/scripts/install-packages.sh" --client ||
+                printf 'going on without an NBD client\n'
+        fi
         "$source_folder/scripts/build.sh" release volmgrd volctl
     fi
     [[ -x $bin_folder/volmgrd && -x $bin_folder/volctl ]] ||

@@ -89,7 +89,9 @@ set_sanitizer_options() {
     local stack=detect_stack_use_after_return=1
     export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=1:$stack}
     export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:abort_on_error=1}
-    export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1:abort_on_error=1}
+    local libraries=suppressions=$PWD/scripts/tsan-suppressions.txt
+    local halt=halt_on_error=1:second_deadlock_stack=1:abort_on_error=1
+    export TSAN_OPTIONS=${TSAN_OPTIONS:-$libraries:$halt}
     if [[ $sanitize == thread ]] && setarch "$(uname -m)" -R true 2>/dev/null; then
         ctest_command=(setarch "$(uname -m)" -R ctest)
     fi
