@@ -23,6 +23,7 @@ WINDOWS = 24
 VOLUME_BYTES = 8192 * MIB
 RUN_S_MAX = 1.2
 SECOND_KILL_SHARE = 0.4
+START_S_MAX = 2
 
 
 def random_windows(env):
@@ -72,16 +73,18 @@ def check_control(daemon, known):
         del known[name]
 
 
-def start_with_second_kill(env, daemon):
-    """Start; sometimes kill it while it starts, once or twice. Returns how often."""
+def start_with_second_kill(env, daemon, start_s):
+    """Start; sometimes kill it while it starts, once or twice, anywhere in the time that the last
+    start took. Returns how often, and how long this start took."""
     kills = 0
     while kills < 2 and env.random.random() < SECOND_KILL_SHARE:
         daemon.launch()
-        time.sleep(env.random.uniform(0, 0.25))
+        time.sleep(env.random.uniform(0, start_s))
         daemon.kill()
         kills += 1
+    began = time.monotonic()
     daemon.start()
-    return kills
+    return kills, min(time.monotonic() - began, START_S_MAX)
 
 
 def traffic_until_killed(env, daemon, oracles):
@@ -125,13 +128,21 @@ def test(env):
     oracles = [volmgr_nbd.Oracle(number, random_windows(env)) for number in range(len(VOLUMES))]
     known = {}
     kills = 0
+    second_kills = 0
+    replays = 0
+    start_s = 0.25
     for number in range(rounds):
         control = ControlWork(daemon, known, number * 1000)
         control.start()
         traffic_until_killed(env, daemon, oracles)
         control.ended = True
         control.join()
-        kills += 1 + start_with_second_kill(env, daemon)
+        more, start_s = start_with_second_kill(env, daemon, start_s)
+        kills += 1
+        second_kills += more
+        replays += "replayed" in daemon.event_names()
+        if number % 20 == 19:
+            env.say(f"{number + 1} rounds; the last start took {start_s:.2f} s")
         verify(daemon, oracles)
         check_control(daemon, known)
     daemon.stop()
@@ -139,8 +150,8 @@ def test(env):
     verify(daemon, oracles)
     acknowledged = sum(oracle.acknowledged for oracle in oracles)
     lost = sum(oracle.lost for oracle in oracles)
-    env.say(f"{kills} kills; {acknowledged} acknowledged changes are all there; {lost} were in "
-            "flight")
+    env.say(f"{kills} kills, {second_kills} more during a start, {replays} starts replayed; "
+            f"{acknowledged} acknowledged changes are all there; {lost} were in flight")
     check(acknowledged > rounds * 20, "the daemon was killed before it did anything")
     daemon.stop()
 

@@ -343,13 +343,13 @@ class Daemon:
 class IscsiArray:
     """A foreign array: one target of tgtd with one LUN."""
 
-    TARGET = "iqn.2001-04.com.example:array"
-
     def __init__(self, env, size_bytes):
         need_root("tgtd")
         need_program("tgtd", "tgtadm")
         self.env = env
         self.port = free_port()
+        # Another test's array must not look like another path to this one.
+        self.target = f"iqn.2001-04.com.example:array{self.port}"
         self.backing = env.file_disk(size_bytes)
         self.control = env.random.randrange(2000, 30000)
         self.process = None
@@ -358,7 +358,7 @@ class IscsiArray:
     @property
     def disk(self):
         """As a DISK of volctl."""
-        return f"iscsi://127.0.0.1:{self.port}/{self.TARGET}/1"
+        return f"iscsi://127.0.0.1:{self.port}/{self.target}/1"
 
     def _admin(self, *arguments, status=0):
         return run_command("tgtadm", "--control-port", self.control, "--lld", "iscsi", *arguments,
@@ -376,7 +376,7 @@ class IscsiArray:
                                     capture_output=True, check=False, timeout=20)
             return result.returncode == 0
         wait_until(answers, 20, "tgtd answers", 0.1)
-        self._admin("--op", "new", "--mode", "target", "--tid", 1, "-T", self.TARGET)
+        self._admin("--op", "new", "--mode", "target", "--tid", 1, "-T", self.target)
         self._admin("--op", "new", "--mode", "logicalunit", "--tid", 1, "--lun", 1,
                     "-b", self.backing)
         self._admin("--op", "bind", "--mode", "target", "--tid", 1, "-I", "ALL")
