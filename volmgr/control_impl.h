@@ -131,7 +131,7 @@ void pool_labels_write(struct machine *machine, struct pool *pool, struct disk *
                        bool wipe);
 /* Write those that are not being written, saying that the pool is open; nobody waits for it. */
 void pool_labels_beat(struct pool *pool);
-/* It is here, and has not answered for a while: the writing of its label does not end. */
+/* It is here, and has not answered for a while: the writing of a label or checkpoint goes on. */
 bool disk_is_silent(const struct disk *disk);
 /* The first such; NULL: none. */
 const struct disk *pool_silent_disk(const struct pool *pool);
@@ -175,6 +175,8 @@ enum {
 bool label_has_better_ledger(const struct label *label, const struct label *other);
 /* Disks that are here and have room for a copy, up to LEDGER_COPIES_MAX. */
 uint32_t pool_ledger_copies(const struct pool *pool);
+/* Is a disk that is about to be added to get room for one? */
+bool pool_wants_room_for_copy(const struct pool *pool, const struct disk_probe *probe);
 /*
  * Create pool->ledger over up to `copies_max` of them, the most trusted first. 0 (also when there
  * is none), or -errno.
@@ -182,6 +184,11 @@ uint32_t pool_ledger_copies(const struct pool *pool);
 int pool_ledger_create(struct pool *pool, uint32_t copies_max);
 /* Bit n is the n-th of pool->ledger_disks: only these are current; the labels will say so. */
 void pool_ledger_note_current(struct pool *pool, uint32_t current);
+
+/* ---- pool_ledger_restore.c ---- */
+
+/* Fewer copies than are wanted are current, and a disk has room: in the pool's line, begin anew. */
+void pool_ledger_restore(struct pool *pool);
 
 /* ---- pool_serve.c: from loaded records to serving, and back ---- */
 
@@ -279,7 +286,7 @@ void export_set_hidden(struct export *export, bool hidden);
 void export_remove(struct export *export);
 /*
  * A volume is to be renamed: exports that have its name follow. Append their records, and hold the
- * new names; 0, or -EEXIST with `error` set and nothing held. End it in any case after a 0.
+ * new names; 0, or -EEXIST, -EBUSY with `error` set and nothing held. End it in any case after a 0.
  */
 int exports_rename_begin(struct volume *volume, const char *new_volume_name,
                          struct byte_buffer *batch, struct error *error);
@@ -333,6 +340,7 @@ struct volume_quiet {
     /* 0, -EBUSY (sessions), -EIO (cannot be made durable), -ETIMEDOUT (not in time) */
     int status;
     uint64_t began_ns; /* when it was closed; the volume's reactor */
+    bool fenced;       /* with -EIO: because a disk has lost writes of it */
     bool begun;
     bool closed;  /* nobody can attach until volume_reopen() */
     bool stop_serving;
