@@ -185,11 +185,6 @@ int pool_ledger_create(struct pool *pool, uint32_t copies_max);
 /* Bit n is the n-th of pool->ledger_disks: only these are current; the labels will say so. */
 void pool_ledger_note_current(struct pool *pool, uint32_t current);
 
-/* ---- pool_ledger_restore.c ---- */
-
-/* Fewer copies than are wanted are current, and a disk has room: in the pool's line, begin anew. */
-void pool_ledger_restore(struct pool *pool);
-
 /* ---- pool_serve.c: from loaded records to serving, and back ---- */
 
 /* Shards with their volatile journals for this run; one blocking job. Fills pool->run. */

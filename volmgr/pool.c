@@ -399,7 +399,6 @@ pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
                     "this disk was too late or failed, so it holds no current copy of the commit "
                     "ledger until the pool is opened again");
     }
-    pool_ledger_restore(pool);
 }
 
 void

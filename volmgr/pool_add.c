@@ -229,7 +229,6 @@ succeed(struct pool_addition *addition)
     }
     event_raise(pool->manager, EVENT_INFO, pool->name, NULL, "disks-added", "%u disks, %s",
                 addition->disk_count, size_format(bytes, size_text));
-    pool_ledger_restore(pool); /* its turn comes when this has ended */
     return machine_end(&addition->machine);
 }
 

@@ -3,7 +3,8 @@
  * Which disks hold the commit ledger.
  *
  * More disks have room for a copy than hold one: each is written with every commit. When fewer than
- * POOL_LEDGER_COPIES are current, others take their place (see pool_ledger_restore.c).
+ * POOL_LEDGER_COPIES are current, others take their place at the next start: all copies are started
+ * anew together then, and what the ring held until now must be in checkpoints before.
  */
 #include <errno.h>
 #include <string.h>

@@ -412,7 +412,11 @@ an_added_disk_gets_a_copy_of_the_ledger(void **state)
     churn(bench, one, 50);
     assert_int_equal(bench_pool_add(bench, &add), 0);
     churn(bench, one, 50);
-    assert_int_equal(bench_events(bench, "ledger-copy-added"), 1);
+    /* With the next start, behind two checkpoints: the ring that is there may be needed. */
+    assert_int_equal(bench_shutdown(bench), 0);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_events(bench, "ledger-copy-rejoined"), 1);
+    one = find(bench, "p/one");
     write_and_flush(bench, one, 0, MIB, 1);
     check_opens_with(bench, TWO, 1);
     one = find(bench, "p/one");
@@ -427,7 +431,7 @@ an_added_disk_gets_a_copy_of_the_ledger(void **state)
     end_clean(bench);
 }
 
-/* A copy is dropped while the pool serves, or is missing at the start: another disk takes over. */
+/* A copy was dropped while the pool served, or is missing at the start: another disk takes over. */
 static void
 another_disk_takes_over_the_ledger(void **state)
 {
@@ -442,16 +446,13 @@ another_disk_takes_over_the_ledger(void **state)
             assert_int_equal(bench_make_volume(bench, "p/two", GIB), 0);
             assert_int_equal(bench_events(bench, "ledger-copy-dropped"), 1);
             bench_pass_time(bench, 10);
-            assert_int_equal(bench_events(bench, "ledger-copy-added"), 1);
-            assert_int_equal(bench_make_volume(bench, "p/three", GIB), 0);
             let_go(bench, "/d/1");
-        } else {
-            assert_int_equal(bench_shutdown(bench), 0);
-            set_missing(bench, "/d/1", true);
-            assert_int_equal(bench_boot(bench), 0);
-            assert_int_equal(bench_events(bench, "ledger-copy-rejoined"), 1);
-            assert_int_equal(bench_make_volume(bench, "p/two", GIB), 0);
         }
+        assert_int_equal(bench_shutdown(bench), 0);
+        set_missing(bench, "/d/1", true);
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_events(bench, "ledger-copy-rejoined"), 1);
+        assert_int_equal(bench_make_volume(bench, "p/three", GIB), 0);
         check_opens_with(bench, THREE, 2);
         end_clean(bench);
     }
