@@ -227,6 +227,7 @@ struct shard {
     struct list free_bounces;    /* one grain of aligned memory each */
     uint32_t sector_bytes_max;   /* largest block of any disk: smaller transfers go by bounce */
     uint32_t memory_alignment_max;
+    uint32_t geometry_epoch; /* raised when one of the two is */
     struct latency latency[VOLUME_OPERATION_COUNT]; /* of requests that have been answered */
     bool stopping;
     bool remove_journal; /* at shard_destroy(): everything in it is committed */

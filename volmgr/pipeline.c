@@ -126,6 +126,7 @@ stage_admit(struct volume_request *request)
                 request->offset_bytes > volume->record.size_bytes - request->length_bytes)) {
         request_fail(request, -ENXIO); /* shrunk since the target looked */
     }
+    request->geometry_epoch = shard->geometry_epoch;
     request->payload_aligned = payload_is_aligned(request, shard);
     return STEP_NEXT;
 }
@@ -181,6 +182,10 @@ stage_lookup(struct volume_request *request)
     if (request->page->state == MAP_PAGE_FAILED) {
         request_fail(request, -EIO);
         return STEP_NEXT;
+    }
+    if (UNLIKELY(request->geometry_epoch != volume->shard->geometry_epoch)) {
+        request->geometry_epoch = volume->shard->geometry_epoch;
+        request->payload_aligned = payload_is_aligned(request, volume->shard);
     }
     request->loss_epoch = volume->loss_epoch;
     request->stale = false;

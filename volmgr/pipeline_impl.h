@@ -111,11 +111,16 @@ entry_index(uint64_t offset_bytes)
     return (uint32_t)(offset_bytes >> GRAIN_SHIFT) % MAP_PAGE_ENTRIES;
 }
 
-/* A loss has been noticed since the window was planned: blocks of it may be marked now (Z1). */
+/*
+ * Since the window was planned a loss has been noticed, so that blocks of it may be marked now
+ * (Z1), or a disk was added that wants larger or better aligned transfers.
+ */
 static inline bool
 window_is_outdated(const struct volume_request *request)
 {
-    return UNLIKELY(request->loss_epoch != request->volume->loss_epoch);
+    const struct volume *volume = request->volume;
+    return UNLIKELY(request->loss_epoch != volume->loss_epoch ||
+                    request->geometry_epoch != volume->shard->geometry_epoch);
 }
 
 /* The blocks of grain [grain_start, + 64 KiB) that [start, end) touches, as bits. */

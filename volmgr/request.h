@@ -116,7 +116,8 @@ struct volume_request {
     uint64_t cursor_bytes;
     uint64_t window_end_bytes;
     uint8_t window_kind;
-    uint64_t loss_epoch; /* of the volume when the window was planned */
+    uint64_t loss_epoch;     /* of the volume when the window was planned */
+    uint32_t geometry_epoch; /* of the shard when payload_aligned was worked out */
     struct map_page *page; /* pinned during the window */
     uint64_t changed[MAP_PAGE_ENTRIES / 64]; /* entries of the page that LOG must record */
 

@@ -32,10 +32,13 @@ note_disk(struct shard *shard, struct disk *disk)
     }
     mine->loss_generation_seen = __atomic_load_n(&disk->backend->loss_generation,
                                                  __ATOMIC_ACQUIRE);
-    shard->sector_bytes_max =
-        MAX(shard->sector_bytes_max, disk->backend->properties.block_bytes);
-    shard->memory_alignment_max =
-        MAX(shard->memory_alignment_max, disk->backend->properties.memory_alignment_bytes);
+    uint32_t sector_bytes = disk->backend->properties.block_bytes;
+    uint32_t memory_alignment = disk->backend->properties.memory_alignment_bytes;
+    if (sector_bytes > shard->sector_bytes_max || memory_alignment > shard->memory_alignment_max) {
+        shard->sector_bytes_max = MAX(shard->sector_bytes_max, sector_bytes);
+        shard->memory_alignment_max = MAX(shard->memory_alignment_max, memory_alignment);
+        shard->geometry_epoch++;
+    }
 }
 
 static void

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/util.h"
 #include "volmgr/core_impl.h"
@@ -199,6 +200,91 @@ what_was_discarded_is_used_again(void **state)
     rig_free(&rig);
 }
 
+static void
+write_replied(struct volume_request *request)
+{
+    assert_true(request->replied);
+}
+
+struct write_head {
+    struct message message;
+    struct volume *volume;
+    struct volume_request request;
+};
+
+static void
+write_submit(struct message *message)
+{
+    struct write_head *write = container_of(message, struct write_head, message);
+    volume_submit(write->volume, &write->request);
+}
+
+/*
+ * Writes wait for space, with memory that the pool's disk takes and the one that is added meanwhile
+ * does not.
+ */
+static void
+a_disk_with_larger_sectors_is_added_under_load(void **state)
+{
+    (void)state;
+    enum { WRITES = 8, BYTES = 4096 };
+    struct rig rig;
+    struct write_head writes[WRITES];
+    struct iovec iovs[WRITES];
+    static _Alignas(4096) uint8_t memory[WRITES][8192];
+    static _Alignas(4096) uint8_t back[4096];
+    struct disk_argument disk = { .spec = "/f/large", .tier = 0 };
+    struct pool_add add = { .name = "p", .disk_count = 1, .disks = &disk };
+
+    struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_ALLOCATE };
+    uint64_t at = 0;
+
+    /* The disk does not make room any more, and no grain is left. */
+    rig_create(&rig, 1);
+    assert_int_equal(bench_fill(rig.bench, rig.volume, at, GRAIN_BYTES, 1), 0);
+    sim_disk_add_fault(rig.files[0], &hang);
+    while (rig.volume->shard->shared_source.free_grains > 0) {
+        at += GRAIN_BYTES;
+        assert_int_equal(bench_fill(rig.bench, rig.volume, at, GRAIN_BYTES, 1), 0);
+    }
+    sim_disk_create(rig.bench->sim, disk.spec,
+                    &(struct sim_disk_properties){ .size_bytes = FILE_BYTES,
+                                                   .logical_sector_bytes = 4096,
+                                                   .memory_alignment_bytes = 4096 });
+    bool added = false;
+    bench_pool_add_start(rig.bench, &add, &added);
+    for (uint32_t i = 0; i < WRITES; i++) {
+        struct write_head *write = &writes[i];
+        uint8_t *payload = memory[i] + 512; /* all that the first disk wants */
+        *write = (struct write_head){ .volume = rig.volume };
+        iovs[i] = (struct iovec){ payload, BYTES };
+        memset(payload, 100 + (int)i, BYTES);
+        volume_request_init(&write->request);
+        write->request.operation = VOLUME_WRITE;
+        write->request.offset_bytes = at + (i + 1) * GRAIN_BYTES;
+        write->request.length_bytes = BYTES;
+        write->request.iov = &iovs[i];
+        write->request.iov_count = 1;
+        write->request.reply = write_replied;
+        write->request.release = write_replied;
+        reactor_send(rig.volume->shard->reactor, &write->message, write_submit);
+    }
+    assert_int_equal(bench_wait(rig.bench, &added), 0);
+    bench_pass_time(rig.bench, 20);
+    for (uint32_t i = 0; i < WRITES; i++) {
+        struct volume_request *request = &writes[i].request;
+        assert_true(request->replied);
+        assert_int_equal(request->status, 0);
+        assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_READ, request->offset_bytes, back,
+                                  BYTES),
+                         0);
+        assert_memory_equal(back, memory[i] + 512, BYTES);
+    }
+    sim_disk_clear_faults(rig.files[0]);
+    sim_disk_release(rig.files[0]);
+    rig_free(&rig);
+}
+
 int
 main(void)
 {
@@ -207,6 +293,7 @@ main(void)
         cmocka_unit_test(slow_refusals_come_to_an_end),
         cmocka_unit_test(numbers_of_extents_are_given_again),
         cmocka_unit_test(what_was_discarded_is_used_again),
+        cmocka_unit_test(a_disk_with_larger_sectors_is_added_under_load),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
