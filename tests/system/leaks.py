@@ -74,7 +74,7 @@ def test(env):
 
     def after_restart():
         check_equal(len(daemon.volctl("list")["volumes"]), 1, "volumes after the restart")
-        handle = volmgr_nbd.connect(daemon, "p/b")
+        handle = volmgr_nbd.connect(daemon, "p/c")
         handle.pwrite(bytes(65536), 0)
         handle.flush()
         volmgr_nbd.close(handle)
