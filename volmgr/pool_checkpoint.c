@@ -67,6 +67,7 @@ enum {
 
 struct pool_checkpointing {
     struct machine machine;
+    struct io_op begin; /* when somebody waits for it, who must not be answered from their call */
     struct pool *pool;
     struct job *job;
     pool_checkpoint_done_fn *done; /* of who holds the pool's line already; NULL: nobody */
@@ -731,6 +732,12 @@ static const struct machine_ops POOL_CHECKPOINT_OPS = {
 /* ---- when ---- */
 
 static void
+checkpoint_begin(struct io_op *op)
+{
+    machine_start(&container_of(op, struct pool_checkpointing, begin)->machine);
+}
+
+static void
 checkpoint_start(struct pool *pool, pool_checkpoint_done_fn *done, void *context)
 {
     struct pool_checkpointing *checkpointing = calloc(1, sizeof(*checkpointing));
@@ -744,7 +751,9 @@ checkpoint_start(struct pool *pool, pool_checkpoint_done_fn *done, void *context
     checkpointing->context = context;
     checkpointing->job = job_start(pool->manager, "checkpoint", pool->name);
     pool->checkpointing = checkpointing;
-    machine_start(&checkpointing->machine);
+    checkpointing->begin.done = checkpoint_begin;
+    checkpointing->begin.reactor_id = reactor_id(pool->manager->control);
+    reactor_complete(&checkpointing->begin, 0);
 }
 
 /* Half a ring with two checkpoints leaves a quarter or more for the time that one takes. */

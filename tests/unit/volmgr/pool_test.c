@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "volmgr/control_impl.h"
 
 #define DISK_BYTES (128 * MIB)
 
@@ -506,6 +507,53 @@ another_hosts_pool_is_not_opened(void **state)
     bench_free(bench);
 }
 
+/* One that cannot even begin must not answer whoever wants it from within their call. */
+struct wish {
+    struct message message;
+    struct pool *pool;
+    bool ended;
+    int status;
+};
+
+static void
+wish_ended(void *context, int status)
+{
+    struct wish *wish = context;
+    wish->ended = true;
+    wish->status = status;
+}
+
+static void
+wish_for_a_checkpoint(struct message *message)
+{
+    struct wish *wish = container_of(message, struct wish, message);
+    pool_checkpoint_now(wish->pool, wish_ended, wish);
+    assert_false(wish->ended);
+}
+
+static void
+a_checkpoint_without_room_answers_later(void **state)
+{
+    struct bench *bench = bench_with_disks(1, 2);
+    struct wish wish = { 0 };
+
+    (void)state;
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    bench_wait_for_jobs(bench);
+    wish.pool = list_first(&bench->manager->pools, struct pool, link);
+    for (uint32_t i = 0; i < 2; i++) {
+        wish.pool->disks[i]->record.state = DISK_STATE_FAILED; /* no slot can be taken */
+    }
+    reactor_send(bench->reactors[0], &wish.message, wish_for_a_checkpoint);
+    assert_int_equal(bench_wait(bench, &wish.ended), 0);
+    assert_int_equal(wish.status, -ENOSPC);
+    for (uint32_t i = 0; i < 2; i++) {
+        wish.pool->disks[i]->record.state = DISK_STATE_ACTIVE;
+    }
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
@@ -523,6 +571,7 @@ main(void)
         cmocka_unit_test(a_disk_that_hangs_is_not_added),
         cmocka_unit_test(a_ledger_disk_that_was_away_takes_part_again),
         cmocka_unit_test(another_hosts_pool_is_not_opened),
+        cmocka_unit_test(a_checkpoint_without_room_answers_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
