@@ -113,6 +113,7 @@ ledger_part_done(struct io_op *op)
     if (append->ret_dropped_copies != 0) {
         pool_ledger_copies_dropped(committer->pool, append->ret_dropped_copies);
     }
+    disk_flush_notice_losses(committer->pool);
     group_part_done(committer, op->result);
 }
 

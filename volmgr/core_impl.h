@@ -89,6 +89,7 @@ struct shard_disk {
     bool flush_wanted;        /* waiters_next is not empty: submit at the end of the pass */
     bool flush_running;       /* a wish is with the control reactor */
     uint64_t flush_began_ns;  /* since when */
+    uint64_t flush_generation_before; /* loss_generation_seen then */
     struct list waiters;      /* struct disk_flush_waiter: covered by that wish */
     struct list waiters_next; /* came later */
     struct message message;   /* the wish, and its answer */
@@ -389,6 +390,11 @@ void volume_free(struct volume *volume);
 
 /* The waiter is answered when everything written before now is on the disk, or lost. */
 void disk_flush_want(struct shard_disk *mine, struct disk_flush_waiter *waiter);
+/*
+ * control: an operation of the pool's metadata has ended on its disks; if one of them has lost
+ * writes, all shards are told.
+ */
+void disk_flush_notice_losses(struct pool *pool);
 /* Has any disk lost writes that this shard does not know of? Its volumes are told. */
 void disk_flush_look(struct shard *shard);
 

@@ -84,7 +84,9 @@ shard_flush_ended(struct message *message)
     ASSERT_ON_REACTOR(mine->shard->reactor);
     ASSERT(mine->flush_running);
     mine->flush_running = false;
-    if (status < 0 || mine->flush_generation > mine->loss_generation_seen) {
+    bool told = mine->flush_generation <= mine->loss_generation_seen &&
+                mine->loss_generation_seen > mine->flush_generation_before;
+    if (!told && (status < 0 || mine->flush_generation > mine->loss_generation_seen)) {
         mine->loss_generation_seen = MAX(mine->loss_generation_seen, mine->flush_generation);
         status = status < 0 ? status : -EIO;
         tell_writers(mine);
@@ -117,6 +119,7 @@ shard_flush_submit(struct shard_disk *mine)
     list_splice_back(&mine->waiters, &mine->waiters_next);
     mine->flush_running = true;
     mine->flush_began_ns = reactor_now_ns(mine->shard->reactor);
+    mine->flush_generation_before = mine->loss_generation_seen;
     mine->flushes++;
     struct reactor *control = mine->shard->pool->manager->control;
     if (mine->shard->reactor == control) {
@@ -188,6 +191,27 @@ tell_all_shards(struct disk *disk, uint64_t generation)
         notice->disk_index = disk->record.index;
         notice->generation = generation;
         reactor_send(notice->shard->reactor, &notice->message, loss_noticed);
+    }
+}
+
+void
+disk_flush_notice_losses(struct pool *pool)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    if (pool->state != POOL_STATE_ONLINE && pool->state != POOL_STATE_DEGRADED &&
+        pool->state != POOL_STATE_READ_ONLY) {
+        return; /* its shards are not there yet, or not any more */
+    }
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL) {
+            continue;
+        }
+        uint64_t generation = backend_loss_generation(disk->backend);
+        if (generation != disk->loss_generation_told) {
+            disk->loss_generation_told = generation;
+            tell_all_shards(disk, generation);
+        }
     }
 }
 

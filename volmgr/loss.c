@@ -323,10 +323,15 @@ volume_loss_note_written(struct volume_request *request)
     struct volume *volume = request->volume;
     bool durable = (request->flags & VOLUME_FUA) != 0 && !request->stale;
     uint64_t at = request->cursor_bytes;
+    uint64_t window_end = request->window_end_bytes;
 
-    while (at < request->window_end_bytes) {
+    if (request->window_kind == WINDOW_BOUNCE) { /* whole blocks were written */
+        at = align_down(at, BLOCK_BYTES);
+        window_end = align_up(window_end, BLOCK_BYTES);
+    }
+    while (at < window_end) {
         uint64_t grain_start = align_down(at, GRAIN_BYTES);
-        uint64_t end = MIN(request->window_end_bytes, grain_start + GRAIN_BYTES);
+        uint64_t end = MIN(window_end, grain_start + GRAIN_BYTES);
         uint64_t whole_start = align_up(at, BLOCK_BYTES);
         uint64_t whole_end = align_down(end, BLOCK_BYTES);
         if (!durable) {

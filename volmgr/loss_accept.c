@@ -39,6 +39,7 @@ struct loss_acceptance {
     struct byte_buffer batch;
     struct round round;
     bool fenced;
+    bool in_this_run; /* what is in memory names data that may be lost: only a start drops it */
 };
 
 MACHINE_DONE(commit_done, struct loss_acceptance, commit.op)
@@ -49,6 +50,7 @@ look_visit(struct round_stop *stop)
     struct loss_acceptance *acceptance = container_of(stop->round, struct loss_acceptance, round);
 
     acceptance->fenced = acceptance->volume->fenced;
+    acceptance->in_this_run = acceptance->volume->journal_fenced;
     return MACHINE_NEXT;
 }
 
@@ -76,6 +78,11 @@ look(struct loss_acceptance *acceptance)
                             "volume `%s/%s` serves: there is no loss to be accepted",
                             machine->pool->name, acceptance->volume->durable.name);
     }
+    if (acceptance->in_this_run) {
+        return machine_fail(machine, -EBUSY,
+                            "the loss came about in this run of the daemon, and its map could not "
+                            "be read: restart the daemon, then accept the loss");
+    }
     acceptance->record = acceptance->volume->durable;
     acceptance->record.fenced = false;
     schema_put_volume(&acceptance->batch, &acceptance->record);
@@ -93,9 +100,6 @@ lift_visit(struct round_stop *stop)
 
     volume->record = acceptance->record;
     volume->fenced = false;
-    if (!seal_is_clean(volume)) {
-        seal_kick(volume); /* lifts a fence of this run */
-    }
     return MACHINE_NEXT;
 }
 

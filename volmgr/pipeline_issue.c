@@ -44,7 +44,9 @@ block_is_writable_in_place(const struct volume_request *request, uint64_t offset
     const struct map_entry *entry = window_entry(request, offset_bytes);
     uint32_t block = (uint32_t)(offset_bytes >> BLOCK_SHIFT) % BLOCKS_PER_GRAIN;
 
-    return ((entry->valid & ~entry->damaged) >> block & 1) != 0 &&
+    /* FUA makes the whole block durable, or a later loss of its other parts would take it along. */
+    return (request->flags & VOLUME_FUA) == 0 &&
+           ((entry->valid & ~entry->damaged) >> block & 1) != 0 &&
            entry->home_generation == (uint32_t)request->volume->branch.current_generation;
 }
 

@@ -115,7 +115,7 @@ stage_alloc(struct volume_request *request)
         struct grain_source *source = source_of(volume);
         grain_address neighbour = index > 0 ? page->entries[index - 1].home : GRAIN_NONE;
         grain_address grain = grain_source_take(source, neighbour);
-        if (grain == GRAIN_NONE && source->refusal == -ENOSPC) {
+        if (grain == GRAIN_NONE && request->asked_for_space && source->refusal == -ENOSPC) {
             /* What it discarded may have come back to those who share: it was small once. */
             grain = grain_source_take(&volume->shard->shared_source, GRAIN_NONE);
         }

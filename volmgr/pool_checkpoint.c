@@ -537,6 +537,7 @@ step_in(struct pool_checkpointing *checkpointing)
     struct pool *pool = checkpointing->pool;
 
     timer_disarm(pool->manager->control, &checkpointing->watchdog);
+    disk_flush_notice_losses(pool);
     if (checkpointing->given_up) {
         return machine_fail(machine, -ECANCELED, "it was given up");
     }

@@ -114,6 +114,9 @@ label_written(struct io_op *op)
     disk->label_busy = false;
     disk->label_late = false;
     disk->busy--;
+    if (!disk->orphaned) {
+        disk_flush_notice_losses(disk->pool);
+    }
     if (disk->label_queued) {
         disk->label_queued = false;
         if (machine != NULL) { /* who waits, waits for the next one */

@@ -406,15 +406,16 @@ lost_blocks(const struct pool *pool, const struct map_entry *old, const struct m
 {
     struct map_entry_sources now = map_entry_resolve(replayed, UINT16_MAX);
     struct map_entry_sources before = map_entry_resolve(old, UINT16_MAX);
+    uint16_t whole = (uint16_t)~old->damaged; /* what was rewritten since may be lost again */
     uint16_t lost = 0;
 
     if (replayed->home != GRAIN_NONE && may_be_lost(pool, extent_of(pool, replayed->home))) {
-        lost |= now.home & (uint16_t)~(old->home == replayed->home ? before.home : 0);
+        lost |= now.home & (uint16_t)~(old->home == replayed->home ? before.home & whole : 0);
     }
     if (replayed->base != GRAIN_NONE && may_be_lost(pool, extent_of(pool, replayed->base))) {
         uint16_t same = 0;
-        same |= old->base == replayed->base ? before.base : 0;
-        same |= old->home == replayed->base ? before.home : 0;
+        same |= old->base == replayed->base ? before.base & whole : 0;
+        same |= old->home == replayed->base ? before.home & whole : 0;
         lost |= now.base & (uint16_t)~same;
     }
     return lost;

@@ -79,10 +79,10 @@ seal_note_dirty(struct volume *volume)
 {
     struct shard *shard = volume->shard;
 
-    if (list_linked(&volume->shard_dirty_link)) {
-        return;
+    if (!list_linked(&volume->shard_dirty_link)) {
+        list_push_back(&shard->dirty_volumes, &volume->shard_dirty_link);
     }
-    list_push_back(&shard->dirty_volumes, &volume->shard_dirty_link);
+    /* One that was passed over (its marks were being set) is still in the list, without a timer. */
     if (!timer_is_armed(&shard->commit_timer) && !shard->stopping) {
         timer_arm(shard->reactor, &shard->commit_timer,
                   reactor_now_ns(shard->reactor) +
@@ -499,7 +499,7 @@ seal_hook_run(struct pass_hook *hook)
          link = list_pop_front(&shard->seal_wanted)) {
         struct volume *volume = list_entry(link, struct volume, seal_wanted_link);
         if (volume->loss != NULL) {
-            continue; /* with its marks: loss_free() sees to it */
+            continue; /* with its marks: see loss_free() */
         }
         if (volume->seal.phase == SEAL_IDLE) {
             seal_start(volume);

@@ -236,6 +236,30 @@ a_fence_is_lifted_by_accepting_the_loss(void **state)
     rig_free(&rig);
 }
 
+/* The reset has been noticed, its blocks are rewritten; then the flush of before fails. */
+static void
+blocks_written_after_a_loss_was_told_are_kept(void **state)
+{
+    (void)state;
+    struct rig rig = rig_create();
+
+    bench_pass_time(rig.bench, 5);
+    assert_int_equal(bench_fill(rig.bench, rig.volume, BLOCK, BLOCK, 2), 0);
+    add_rule(&rig, "flush,count=1,hang");
+    bench_pass_time(rig.bench, 4);
+    assert_int_equal(fault_hanging(rig.disk), 1);
+    add_rule(&rig, "read,count=1,loss");
+    assert_int_equal(read_at(&rig, BLOCK, BLOCK), -EIO);
+    assert_int_equal(bench_fill(rig.bench, rig.volume, BLOCK, BLOCK, 3), 0);
+    assert_int_equal(bench_fill(rig.bench, rig.volume, 3 * BLOCK, BLOCK, 3), 0);
+    fault_clear_rules(rig.disk);
+    fault_release(rig.disk);
+    bench_pass_time(rig.bench, 1);
+    assert_int_equal(read_at(&rig, BLOCK, BLOCK), 0);
+    assert_int_equal(read_at(&rig, 3 * BLOCK, BLOCK), 0);
+    rig_free(&rig);
+}
+
 int
 main(void)
 {
@@ -245,6 +269,7 @@ main(void)
         cmocka_unit_test(a_partial_write_that_meets_a_reset_fails),
         cmocka_unit_test(a_write_that_waited_looks_again),
         cmocka_unit_test(a_fence_is_lifted_by_accepting_the_loss),
+        cmocka_unit_test(blocks_written_after_a_loss_was_told_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
