@@ -241,6 +241,7 @@ load_page(struct volume_loss *loss, uint64_t number)
     request->offset_bytes = number << MAP_PAGE_SHIFT;
     request->length_bytes = MIN(volume->record.size_bytes - request->offset_bytes,
                                 (uint64_t)GRAIN_BYTES);
+    request->timeout_ns = UINT64_MAX; /* a store that is slow is no reason to give up */
     request->reply = load_replied;
     request->release = load_released;
     volume_submit(volume, request);

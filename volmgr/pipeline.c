@@ -116,7 +116,7 @@ stage_admit(struct volume_request *request)
     } else if (volume->fenced) {
         request_fail(request, -EIO);
     } else if (volume->commit_failed && request->operation != VOLUME_READ &&
-               request->operation != VOLUME_STATUS) {
+               request->operation != VOLUME_STATUS && request->operation != VOLUME_PREFETCH) {
         request_fail(request, -EROFS);
     } else if ((request->flags & (VOLUME_FAST_ZERO | VOLUME_NO_HOLE)) ==
                (VOLUME_FAST_ZERO | VOLUME_NO_HOLE)) {
@@ -217,6 +217,10 @@ stage_unlock(struct volume_request *request)
     bool more = next_window(request);
 
     ASSERT_OP(request->children_pending, ==, 0u);
+    if (UNLIKELY(request->stale)) {
+        disk_flush_look(request->volume->shard); /* it failed with a loss, so SETTLE did not look */
+        request->stale = false;
+    }
     if (request->has_failed && request->page != NULL &&
         request->page->state == MAP_PAGE_READY) {
         map_detach_unused(request);

@@ -605,8 +605,8 @@ record(struct pool_checkpointing *checkpointing)
     /* A label that was not written names an older one, which an import finds gone or outdated. */
     if (pool_labels_good(pool) == 0) {
         checkpointing->recorded = false; /* some label may name it all the same */
-        return machine_fail(machine, machine->status, "no label can be written: %s",
-                            error_name(machine->status));
+        int status = machine->status < 0 ? machine->status : -ETIMEDOUT; /* none answers */
+        return machine_fail(machine, status, "no label can be written: %s", error_name(status));
     }
     byte_buffer_clear(&checkpointing->batch);
     schema_put_checkpoint(&checkpointing->batch, (uint8_t)checkpointing->slot,

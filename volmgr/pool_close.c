@@ -77,6 +77,7 @@ drop_visit(struct round_stop *stop)
     list_for_each(&pool->shards[stop->index]->volumes, link) {
         struct volume *volume = list_entry(link, struct volume, shard_link);
         volume->closed = true;
+        volume->seals_failed = 0; /* its disk may be good again: try */
         volume_sessions_notify(volume, VOLUME_SESSION_DROP);
     }
     return MACHINE_NEXT;

@@ -464,8 +464,9 @@ commit_run(struct pool_opening *opening)
     struct pool *pool = opening->pool;
 
     if (pool_labels_good(pool) == 0) {
-        return machine_fail(machine, machine->status, "no disk label can be written: %s",
-                            error_name(machine->status));
+        int status = machine->status < 0 ? machine->status : -ETIMEDOUT; /* none answers */
+        return machine_fail(machine, status, "no disk label can be written: %s",
+                            error_name(status));
     }
     byte_buffer_clear(&opening->batch);
     schema_put_pool(&opening->batch, &pool->record);
@@ -489,6 +490,7 @@ commit_run(struct pool_opening *opening)
     }
     schema_put_run(&opening->batch, &pool->run);
     opening->commit.batch = &opening->batch;
+    opening->commit.urgent = true; /* checkpoints make room once the pool serves */
     opening->run_noted = true; /* or perhaps not, if it fails */
     machine_arm(machine, &opening->commit.op, commit_done);
     committer_submit(pool, &opening->commit);

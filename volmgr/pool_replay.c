@@ -592,6 +592,7 @@ pool_replay_commit(struct pool_opening *opening)
     batch_append_use_bits(&opening->batch, table, (grain_address *)(void *)replay->used.data,
                           replay->used.length_bytes / sizeof(grain_address), true);
     opening->commit.batch = &opening->batch;
+    opening->commit.urgent = true; /* checkpoints make room once the pool serves */
     machine_arm(machine, &opening->commit.op, replay_committed);
     committer_submit(opening->pool, &opening->commit);
     return machine_wait(machine);

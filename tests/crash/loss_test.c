@@ -411,6 +411,32 @@ a_mark_is_not_taken_away_by_a_replay_without_the_disk(void **state)
     end(world);
 }
 
+/* Flushes have failed before; now the disk is good again, and the pool is closed. */
+static void
+closing_tries_again(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_start(&options);
+    struct sim_fault lose = {
+        .action = SIM_FAULT_LOSE_CACHE, .kinds = 1u << FILE_IO_FLUSH, .count = 3
+    };
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 16 * BLOCK, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    sim_disk_add_fault(world->disks[0], &lose);
+    for (uint64_t i = 0; i < 3; i++) {
+        assert_int_equal(do_block(world, 0, VOLUME_WRITE, i), 0);
+        assert_int_equal(flush(world, 0), -EIO);
+    }
+    assert_int_equal(sim_disk_statistics(world->disks[0])->faults, 3);
+    assert_int_equal(unreadable_blocks(world, 0), 3);
+    assert_int_equal(world_shutdown(world), 0);
+    start_again(world);
+    assert_int_equal(unreadable_blocks(world, 0), 3);
+    end(world);
+}
+
 /* A loss in the middle of everything: requests in flight of every kind, on two volumes. */
 static void
 random_losses_never_show_wrong_bytes(void **state)
@@ -473,6 +499,7 @@ main(void)
         cmocka_unit_test(fua_of_a_part_of_a_block_is_kept),
         cmocka_unit_test(a_loss_that_a_label_meets_is_fenced),
         cmocka_unit_test(a_mark_is_not_taken_away_by_a_replay_without_the_disk),
+        cmocka_unit_test(closing_tries_again),
         cmocka_unit_test(random_losses_never_show_wrong_bytes),
     };
     log_set_level(LOG_LEVEL_ERROR - 1);
