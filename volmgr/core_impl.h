@@ -126,6 +126,7 @@ enum seal_phase {
  */
 struct volume_seal {
     enum seal_phase phase;
+    uint64_t began_ns;
     uint64_t batch;             /* number that is being made durable */
     struct commit_request commit;
     struct byte_buffer bytes;   /* the store batch */
@@ -221,6 +222,7 @@ struct shard {
     struct list active;          /* all requests of the shard, oldest first: deadlines */
     struct timer deadline_timer;
     struct timer commit_timer;   /* the longest time that a change stays uncommitted */
+    struct timer space_timer;    /* who waits for freed grains looks again */
     struct list seal_wanted;
     struct pass_hook seal_hook;  /* start wanted seals */
     struct pass_hook flush_hook; /* submit wanted disk flushes */

@@ -12,6 +12,8 @@
 enum {
     SPACE_WAITS_MAX = 8
 };
+/* A commit that takes longer is not waited for. */
+#define SPACE_WAIT_NS (1 * NS_PER_S)
 
 static uint32_t
 generation_of(const struct volume *volume)
@@ -63,6 +65,28 @@ attach_fresh(struct volume *volume, struct map_page *page, uint32_t index, grain
     page->fresh_count++;
 }
 
+static void
+space_wait_expired(struct timer *timer)
+{
+    pipeline_resume_all(&container_of(timer, struct shard, space_timer)->seal_waiters);
+}
+
+/* Something that the volume has dropped will be free soon. Begins what makes it so. */
+static bool
+frees_soon(struct volume *volume, uint64_t now_ns)
+{
+    const struct volume_seal *seal = &volume->seal;
+
+    if (seal->phase != SEAL_IDLE && now_ns - seal->began_ns > SPACE_WAIT_NS) {
+        return false; /* a disk is late: that must not delay others (P9) */
+    }
+    if (volume->dropped.length_bytes > 0) {
+        seal_kick(volume);
+    }
+    return volume->dropped.length_bytes > 0 ||
+           (seal->phase != SEAL_IDLE && seal->dropped.length_bytes > 0);
+}
+
 /*
  * The pool is full, but grains that were discarded on this shard come back with the next commits:
  * wait for them before saying so (P7). Bounded, so that a volume that fills up as fast as others
@@ -72,18 +96,18 @@ static bool
 wait_for_frees(struct volume_request *request)
 {
     struct shard *shard = request->volume->shard;
+    uint64_t now_ns = reactor_now_ns(shard->reactor);
     bool pending = false;
 
     list_for_each(&shard->volumes, link) {
-        struct volume *volume = list_entry(link, struct volume, shard_link);
-        if (volume->dropped.length_bytes > 0) {
-            seal_kick(volume);
-            pending = true;
-        }
-        pending |= volume->seal.phase != SEAL_IDLE && volume->seal.dropped.length_bytes > 0;
+        pending |= frees_soon(list_entry(link, struct volume, shard_link), now_ns);
     }
     if (!pending || request->space_waits >= SPACE_WAITS_MAX) {
         return false;
+    }
+    if (!timer_is_armed(&shard->space_timer) && !shard->stopping) {
+        timer_arm(shard->reactor, &shard->space_timer, now_ns + SPACE_WAIT_NS,
+                  space_wait_expired);
     }
     request->space_waits++;
     request->asked_for_space = false;

@@ -469,6 +469,7 @@ seal_start(struct volume *volume)
     ASSERT(seal->phase == SEAL_IDLE);
     ASSERT(list_empty(&seal->requests));
     seal->phase = SEAL_FLUSHING;
+    seal->began_ns = reactor_now_ns(volume->shard->reactor);
     seal->status = volume->fenced || volume->commit_failed ? -EIO : 0;
     seal->disks_pending = 0;
     seal->lifts_fence = volume->journal_fenced;

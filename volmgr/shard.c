@@ -123,6 +123,7 @@ shard_stop(struct shard *shard)
     shard->stopping = true;
     timer_disarm(shard->reactor, &shard->commit_timer);
     timer_disarm(shard->reactor, &shard->deadline_timer);
+    timer_disarm(shard->reactor, &shard->space_timer);
 }
 
 void

@@ -398,6 +398,37 @@ a_hung_write_never_shows_over_newer_data(void **state)
     clean_end(world);
 }
 
+/* The pool is full, and what another volume has discarded waits for a disk that hangs (P7, P9). */
+static void
+a_full_pool_says_so_beside_a_hung_disk(void **state)
+{
+    (void)state;
+    struct world_options options = options_apart();
+    options.volume_bytes = 128 * MIB;
+    struct world *world = world_start(&options);
+    uint64_t filled[2] = { 0 };
+
+    assert_int_equal(world_do(world, 1, VOLUME_WRITE, 0, 64 * KIB, 0), 0);
+    filled[1] = 64 * KIB;
+    for (uint32_t v = 0; v < 2; v++) {
+        while (world_do(world, v, VOLUME_WRITE, filled[v], 64 * KIB, 0) == 0) {
+            filled[v] += 64 * KIB;
+        }
+    }
+    for (uint32_t v = 0; v < 2; v++) {
+        assert_int_equal(world_do(world, v, VOLUME_FLUSH, 0, 0, 0), 0);
+    }
+    hang(world, 0, 1u << FILE_IO_FLUSH);
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 4 * KIB, 0), 0);
+    assert_int_equal(world_do(world, 0, VOLUME_DISCARD, 64 * KIB, 64 * KIB, 0), 0);
+    struct world_io *waiting = world_send(world, 0, VOLUME_FLUSH, 0, 0, 0, false);
+    assert_non_null(waiting);
+    assert_int_equal(
+        status_within(world, 1, VOLUME_WRITE, filled[1], 64 * KIB, 15 * NS_PER_S), -ENOSPC);
+    let_go(world, 0);
+    clean_end(world);
+}
+
 int
 main(void)
 {
@@ -411,6 +442,7 @@ main(void)
         cmocka_unit_test(a_hung_discard_does_not_stop_allocation),
         cmocka_unit_test(the_commit_ledger_goes_round),
         cmocka_unit_test(discarded_space_is_there_for_the_next_write),
+        cmocka_unit_test(a_full_pool_says_so_beside_a_hung_disk),
         cmocka_unit_test(the_map_cache_keeps_its_bound),
         cmocka_unit_test(a_hung_write_never_shows_over_newer_data),
     };
