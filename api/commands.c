@@ -66,6 +66,14 @@ static const struct api_field pool_show_fields[] = {
     FIELD_POOL(API_POSITIONAL | API_REQUIRED),
 };
 
+static const struct api_field pool_delete_fields[] = {
+    FIELD_POOL(API_POSITIONAL | API_REQUIRED),
+    { .name = "force",
+      .type = API_TYPE_BOOL,
+      .help = "forget a pool that is not online, with all its volumes; disks that cannot be "
+              "reached keep their labels" },
+};
+
 static const struct api_field disk_list_fields[] = {
     FIELD_POOL(API_POSITIONAL),
 };
@@ -128,7 +136,7 @@ static const struct api_field volume_rename_fields[] = {
       .type = API_TYPE_NAME,
       .flags = API_POSITIONAL | API_REQUIRED,
       .label = "NEW-NAME",
-      .help = "the new name, without the pool" },
+      .help = "the new name" },
 };
 
 static const struct api_field volume_reserve_fields[] = {
@@ -363,6 +371,20 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .summary = "show a pool and its disks",
         FIELDS(pool_show_fields),
         .reply = &api_shape_pool,
+    },
+    [API_POOL_DELETE] = {
+        .id = API_POOL_DELETE,
+        .words = "pool delete",
+        .method = API_METHOD_DELETE,
+        .path = API_PREFIX "/pools/{pool}",
+        .action = "delete pool {pool}",
+        .done = "pool {pool} deleted",
+        .summary = "delete a pool that has no volumes",
+        .description = "Its disks lose their labels and can be used for something else; files "
+                       "that were made as disks stay.",
+        .example = "volctl pool delete fast",
+        FIELDS(pool_delete_fields),
+        .reply = &api_shape_deleted,
     },
     [API_DISK_LIST] = {
         .id = API_DISK_LIST,

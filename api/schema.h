@@ -112,6 +112,7 @@ enum api_command_id {
     API_POOL_IMPORT,
     API_POOL_LIST,
     API_POOL_SHOW,
+    API_POOL_DELETE,
     API_DISK_LIST,
     API_DISK_SHOW,
     API_VOLUME_CREATE,

@@ -172,6 +172,19 @@ usage_about(struct parser *parser, const char *message)
     return usage(parser, "%s", message);
 }
 
+/* "volctl rename fast/vm1 fast/web1": the same pool may be named again. */
+static const char *
+without_pool(const struct parser *parser, const char *new_name)
+{
+    const char *volume = api_present(parser->arguments, "volume")
+                             ? api_text(parser->arguments, "volume")
+                             : "";
+    size_t pool_bytes = strcspn(volume, "/");
+    bool same = volume[pool_bytes] == '/' && strncmp(volume, new_name, pool_bytes + 1) == 0;
+
+    return same ? new_name + pool_bytes + 1 : new_name;
+}
+
 static enum cli_exit
 set_field(struct parser *parser, size_t index, const char *value)
 {
@@ -190,6 +203,10 @@ set_field(struct parser *parser, size_t index, const char *value)
                              path) < sizeof(absolute)) {
             value = absolute;
         }
+    }
+    if (parser->arguments->command->id == API_VOLUME_RENAME && value != NULL &&
+        strcmp(field->name, "new_name") == 0) {
+        value = without_pool(parser, value);
     }
     if (api_arguments_set_text(parser->arguments, index, value, API_TEXT_PERSON, &error) < 0) {
         return usage_about(parser, error.message);

@@ -12,6 +12,8 @@
 
 enum {
     JOB_POLL_MS = 250,
+    START_POLL_MS = 100,
+    START_PATIENCE_S = 30, /* or --timeout: a daemon that has just been started opens its pools */
 };
 
 enum cli_exit
@@ -79,13 +81,40 @@ fail_refused(struct cli *cli, const struct api_arguments *arguments,
                     -EBADMSG);
 }
 
+/* Nothing was done: the daemon has only just been started. */
+static bool
+is_starting(const struct cli_reply *reply)
+{
+    struct api_error refused;
+    return reply->status == 503 && reply->json != NULL &&
+           api_error_decode(reply->json, &refused) && strcmp(refused.code, "EAGAIN") == 0;
+}
+
+/* As cli_call(); a daemon that is starting is given time. */
+static int
+call_patiently(struct cli *cli, const struct api_arguments *arguments,
+               struct cli_reply *ret_reply, struct error *error)
+{
+    unsigned patience_s = cli->timeout_seconds > 0 ? cli->timeout_seconds : START_PATIENCE_S;
+    uint64_t rounds = (uint64_t)patience_s * 1000 / START_POLL_MS;
+    int result = cli_call(cli, arguments, ret_reply, error);
+
+    for (uint64_t i = 0; i < rounds && result == 0 && is_starting(ret_reply); i++) {
+        cli_reply_free(ret_reply);
+        poll(NULL, 0, START_POLL_MS);
+        *ret_reply = (struct cli_reply){ 0 };
+        result = cli_call(cli, arguments, ret_reply, error);
+    }
+    return result;
+}
+
 enum cli_exit
 cli_call_checked(struct cli *cli, const struct api_arguments *arguments,
                  struct cli_reply *ret_reply)
 {
     struct error error = { 0 };
     struct cli_reply reply = { 0 };
-    if (cli_call(cli, arguments, &reply, &error) < 0) {
+    if (call_patiently(cli, arguments, &reply, &error) < 0) {
         return fail_no_answer(cli, arguments, &error);
     }
     bool expects_json = arguments->command->reply != NULL;

@@ -58,6 +58,7 @@ union api_operation {
     struct pool_create pool_create;
     struct pool_add pool_add;
     struct pool_import pool_import;
+    struct pool_delete pool_delete;
     struct pool_query pool_query;
     struct volume_create volume_create;
     struct volume_delete volume_delete;

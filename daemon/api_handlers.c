@@ -300,6 +300,22 @@ start_pool_import(struct api_call *call)
 }
 
 static void
+deleted(struct api_call *call)
+{
+    api_start_gather(call, 0);
+}
+
+static void
+start_pool_delete(struct api_call *call)
+{
+    api_call_prepare(call, deleted);
+    struct pool_delete *delete = &call->operation.pool_delete;
+    api_copy_name(delete->name, api_text(&call->arguments, "pool"));
+    delete->force = api_flag(&call->arguments, "force");
+    manager_pool_delete(call->node->manager, delete);
+}
+
+static void
 start_pool_query(struct api_call *call)
 {
     if (call->arguments.command->field_count > 0 && api_present(&call->arguments, "pool")) {
@@ -680,12 +696,24 @@ answer_volume_deleted(struct api_call *call)
 }
 
 static json_t *
-answer_export_deleted(struct api_call *call)
+deleted_at_once(const char *what)
 {
     json_t *body = json_object();
-    json_object_set_new(body, "deleted", api_json_text(api_text(&call->arguments, "volume")));
+    json_object_set_new(body, "deleted", api_json_text(what));
     json_object_set_new(body, "job", json_null());
     return body;
+}
+
+static json_t *
+answer_pool_deleted(struct api_call *call)
+{
+    return deleted_at_once(api_text(&call->arguments, "pool"));
+}
+
+static json_t *
+answer_export_deleted(struct api_call *call)
+{
+    return deleted_at_once(api_text(&call->arguments, "volume"));
 }
 
 static bool
@@ -790,6 +818,8 @@ static const struct api_handler handlers[API_COMMANDS_REMOTE] = {
                           .encode = answer_pool },
     [API_POOL_LIST] = { .start = start_pool_query, .encode = answer_pools },
     [API_POOL_SHOW] = { .start = start_pool_query, .encode = answer_pool },
+    [API_POOL_DELETE] = { .changes = true, .start = start_pool_delete,
+                          .encode = answer_pool_deleted },
     [API_DISK_LIST] = { .start = start_pool_query, .encode = answer_disks },
     [API_DISK_SHOW] = { .start = start_pool_query, .encode = answer_disk },
     [API_VOLUME_CREATE] = { .changes = true, .creates = true, .start = start_volume_create,

@@ -132,6 +132,17 @@ struct pool_add {
 /* Disks join the pool at once; nothing is moved to them. -EBUSY, -EEXIST: taken or foreign. */
 void manager_pool_add(struct manager *manager, struct pool_add *add);
 
+struct pool_delete {
+    struct control control;
+    char name[NAME_BYTES_MAX + 1];
+    bool force; /* although it is not ONLINE: forget it, whatever its disks hold */
+};
+/*
+ * A pool without volumes goes: its disks get rid of their labels, and its database is removed.
+ * -EBUSY: it has volumes. -ENODEV: it is not whole, and `force` was not given.
+ */
+void manager_pool_delete(struct manager *manager, struct pool_delete *delete);
+
 /* Without a database: rebuild it from the newest checkpoint and ledger on the disks. */
 struct pool_import {
     struct control control;

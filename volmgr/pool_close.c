@@ -5,6 +5,10 @@
  *
  * When something cannot be made durable the pool is closed all the same, but not noted as clean and
  * with its volatile journals left in place: the next open replays them.
+ *
+ * Deleting a pool is closing it for good: it is judged when its turn in the line has come, its
+ * labels are removed instead of written, and its database goes while the name is still taken. Death
+ * in between leaves an OFFLINE pool that holds nothing, and can be deleted with force.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +19,7 @@
 #include "volmgr/control_impl.h"
 
 #define POOL_CLOSE_PHASES(X)                                                                       \
+    X(JUDGE)                                                                                       \
     X(STOP_BACKGROUND)                                                                             \
     X(DROP_SESSIONS)                                                                               \
     X(DRAIN)                                                                                       \
@@ -26,6 +31,7 @@
     X(AWAIT_LABELS)                                                                                \
     X(CLOSE_STORE)                                                                                 \
     X(CLOSE_DISKS)                                                                                 \
+    X(REMOVE_STORE)                                                                                \
     X(END)
 
 /* So often in a row a volume's batch could not be made durable: it will not be any more. */
@@ -58,6 +64,8 @@ struct pool_closing {
     struct byte_buffer batch;
     struct machine_job job;
     struct backends_close close;
+    bool for_good; /* delete it */
+    bool force;    /* although it is not whole */
     bool begun;
     bool was_serving;
     bool is_clean; /* everything that was acknowledged is durable, and noted as such */
@@ -162,6 +170,85 @@ stop_visit(struct round_stop *stop)
     return MACHINE_NEXT;
 }
 
+/* ---- deleting ---- */
+
+static uint32_t
+volumes_left(const struct pool *pool, const struct volume **ret_volume)
+{
+    uint32_t count = 0;
+
+    list_for_each(&pool->volumes, link) {
+        const struct volume *volume = list_entry(link, struct volume, pool_link);
+        if (!volume->durable.deleting) {
+            *ret_volume = volume;
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Whether the pool can be deleted. 0, or -EBUSY, -ENODEV with `error` set. */
+static int
+judge_deletion(const struct pool *pool, bool force, struct error *error)
+{
+    const struct volume *volume = NULL;
+    uint32_t count = volumes_left(pool, &volume);
+
+    if (count > 0 && pool_is_serving(pool)) {
+        return error_set(error, -EBUSY,
+                         "pool `%s` has %u volume%s, such as `%s/%s`: delete %s first", pool->name,
+                         count, count == 1 ? "" : "s", pool->name, volume->durable.name,
+                         count == 1 ? "it" : "them");
+    }
+    if (pool->state != POOL_STATE_ONLINE && !force) {
+        return error_set(error, -ENODEV,
+                         "pool `%s` is %s (%.300s): disks that cannot be reached would keep their "
+                         "labels, and what is on them; --force forgets it all the same",
+                         pool->name, pool_state_name(pool->state), pool->reason);
+    }
+    return 0;
+}
+
+static enum machine_step
+judge(struct pool_closing *closing)
+{
+    struct pool *pool = closing->pool;
+
+    if (!closing->for_good) {
+        return MACHINE_NEXT;
+    }
+    if (pool->stopping) {
+        error_set(&closing->error, -ESHUTDOWN, "pool `%s` is being closed", pool->name);
+        return machine_end(&closing->machine);
+    }
+    if (judge_deletion(pool, closing->force, &closing->error) < 0) {
+        return machine_end(&closing->machine);
+    }
+    /* Operations that step out of the line are on volumes: none is under way. */
+    pool->stopping = true;
+    return MACHINE_NEXT;
+}
+
+static int32_t
+store_remove_work(struct offload_job *job)
+{
+    struct machine_job *own = container_of(job, struct machine_job, job);
+    struct pool_closing *closing = container_of(own, struct pool_closing, job);
+    const struct manager_options *options = &closing->machine.manager->options;
+
+    return options->store_remove(options->store_context, closing->pool->name, &closing->error);
+}
+
+static enum machine_step
+remove_store(struct pool_closing *closing)
+{
+    if (closing->for_good) {
+        closing->error = (struct error){ 0 };
+        machine_offload(&closing->machine, &closing->job, store_remove_work);
+    }
+    return machine_wait(&closing->machine);
+}
+
 /* ---- phases ---- */
 
 static enum machine_step
@@ -252,7 +339,7 @@ close_labels(struct pool_closing *closing)
     }
     closing->is_clean = true;
     pool_heartbeat_stop(closing->pool);
-    pool_labels_write(&closing->machine, closing->pool, NULL, false, false);
+    pool_labels_write(&closing->machine, closing->pool, NULL, false, closing->for_good);
     return machine_wait(&closing->machine);
 }
 
@@ -299,7 +386,7 @@ store_close_work(struct offload_job *job)
     struct pool *pool = closing->pool;
 
     if (pool->shards != NULL) {
-        pool_shards_destroy(pool, closing->is_clean);
+        pool_shards_destroy(pool, closing->is_clean || closing->for_good);
     }
     if (pool->store != NULL) {
         pool->store->ops->close(pool->store);
@@ -313,6 +400,11 @@ end(struct pool_closing *closing)
 {
     struct pool *pool = closing->pool;
 
+    if (closing->for_good && closing->error.code == 0) {
+        event_raise(pool->manager, EVENT_INFO, NULL, pool->name, "pool-deleted", "%s",
+                    closing->is_clean ? "its disks that are here are free" :
+                                        "its disks keep their labels: take them with --force");
+    }
     machine_leave_line(&closing->machine, -ESHUTDOWN, "pool `%s` is closed", pool->name);
     pool_free(pool);
     closing->pool = NULL;
@@ -326,6 +418,8 @@ closing_phase(struct machine *machine, uint32_t phase)
     struct pool *pool = closing->pool;
 
     switch ((enum pool_close_phase)phase) {
+    case CLOSE_JUDGE:
+        return judge(closing);
     case CLOSE_STOP_BACKGROUND:
         return stop_background(closing);
     case CLOSE_DROP_SESSIONS:
@@ -358,6 +452,8 @@ closing_phase(struct machine *machine, uint32_t phase)
     case CLOSE_CLOSE_DISKS:
         pool_backends_close(machine, &closing->close, pool);
         return machine_wait(machine);
+    case CLOSE_REMOVE_STORE:
+        return remove_store(closing);
     case CLOSE_END:
         return end(closing);
     case CLOSE_PHASE_COUNT:
@@ -376,7 +472,8 @@ closing_release(struct machine *machine)
     struct error error = closing->error;
 
     if (machine->failed) {
-        error = (struct error){ 0 }; /* the pool ended in another way while this one was in line */
+        /* The pool ended in another way while this one was in line. */
+        error = closing->for_good ? machine->own.error : (struct error){ 0 };
     }
     round_free(&closing->round);
     backends_close_free(&closing->close);
@@ -394,8 +491,8 @@ static const struct machine_ops POOL_CLOSE_OPS = {
     .release = closing_release,
 };
 
-void
-pool_close(struct pool *pool, pool_closed_fn *done, void *context)
+static void
+close_begin(struct pool *pool, bool for_good, bool force, pool_closed_fn *done, void *context)
 {
     struct pool_closing *closing = calloc(1, sizeof(*closing));
 
@@ -403,8 +500,47 @@ pool_close(struct pool *pool, pool_closed_fn *done, void *context)
     ASSERT(closing != NULL);
     machine_init(&closing->machine, &POOL_CLOSE_OPS, pool->manager, NULL);
     closing->pool = pool;
+    closing->for_good = for_good;
+    closing->force = force;
     closing->done = done;
     closing->context = context;
-    pool->stopping = true; /* nobody gets in line behind it any more */
+    if (!for_good) {
+        pool->stopping = true; /* nobody gets in line behind it any more */
+    }
     machine_start_in_line(&closing->machine, pool);
+}
+
+void
+pool_close(struct pool *pool, pool_closed_fn *done, void *context)
+{
+    close_begin(pool, false, false, done, context);
+}
+
+static void
+deletion_ended(struct manager *manager, void *context, const struct error *error)
+{
+    struct pool_delete *delete = context;
+
+    delete->control.error = *error;
+    control_complete(manager, &delete->control, error->code);
+}
+
+void
+manager_pool_delete(struct manager *manager, struct pool_delete *delete)
+{
+    struct pool *pool = manager_find_pool(manager, delete->name);
+    struct error error = { 0 };
+
+    ASSERT_ON_REACTOR(manager->control);
+    if (pool == NULL || pool->stopping || manager->stopping) {
+        control_refuse(manager, &delete->control, pool == NULL ? -ENOENT : -ESHUTDOWN,
+                       pool == NULL ? "there is no pool `%s`" : "pool `%s` is being closed",
+                       delete->name);
+        return;
+    }
+    if (pool->state != POOL_STATE_OPENING && judge_deletion(pool, delete->force, &error) < 0) {
+        control_refuse(manager, &delete->control, error.code, "%s", error.message);
+        return;
+    }
+    close_begin(pool, true, delete->force, deletion_ended, delete);
 }

@@ -92,10 +92,25 @@ def check_delete(daemon):
     volmgr_nbd.close(handle)
 
 
+def check_pool_delete(daemon, disk):
+    """A pool goes when it is empty, and its disk and name are free then."""
+    check_equal(daemon.refused("pool", "delete", "p").code, "EBUSY", "a pool that has volumes")
+    daemon.volctl("unexport", "p/c")
+    daemon.volctl("delete", "p/c")
+    daemon.volctl("delete", "p/b")
+    daemon.volctl("pool", "delete", "p")
+    check_equal(daemon.refused("pool", "delete", "p").code, "ENOENT", "a pool that is gone")
+    daemon.restart()
+    check_equal(daemon.volctl("pool", "list")["pools"], [], "pools after a restart")
+    daemon.volctl("pool", "create", "p", disk)
+    daemon.volctl("pool", "delete", "p")
+
+
 def test(env):
     volmgr_nbd.need_libnbd()
     daemon = env.daemon()
-    daemon.volctl("pool", "create", "p", env.file_disk(400 * MIB))
+    disk = env.file_disk(400 * MIB)
+    daemon.volctl("pool", "create", "p", disk)
     check_create(daemon)
     check_resize(daemon)
     check_rename(daemon)
@@ -108,6 +123,7 @@ def test(env):
     for name, entry in before.items():
         for field in ("size_bytes", "guid", "reserve_bytes", "sector_bytes"):
             check_equal(after[name][field], entry[field], f"{field} of {name} after a restart")
+    check_pool_delete(daemon, disk)
     daemon.stop()
 
 

@@ -363,6 +363,7 @@ routes(void **state)
         { "POST", "/v1/pools", 0, API_POOL_CREATE },
         { "GET", "/v1/pools/fast", 0, API_POOL_SHOW },
         { "POST", "/v1/pools/fast/disks", 0, API_POOL_ADD },
+        { "DELETE", "/v1/pools/fast", 0, API_POOL_DELETE },
         { "GET", "/v1/volumes/a/b", 0, API_VOLUME_SHOW },
         { "DELETE", "/v1/volumes/a/b", 0, API_VOLUME_DELETE },
         { "POST", "/v1/volumes/a/b/resize", 0, API_VOLUME_RESIZE },

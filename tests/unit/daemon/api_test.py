@@ -191,6 +191,8 @@ class Api(WithDaemon):
         for pool in self.good("GET", "/v1/pools")["pools"]:
             check("pool", pool)
         check("pool", self.good("GET", "/v1/pools/shapes"))
+        check("deleted", self.good("DELETE", "/v1/pools/imported"))
+        self.bad(404, "ENOENT", "no such pool", "DELETE", "/v1/pools/imported?force=true")
         disks = self.good("GET", "/v1/disks?pool=shapes")["disks"]
         self.assertEqual([disk["disk"] for disk in disks], ["mem:1G", "/b", "/c"])
         check("disk", disks[0])
@@ -465,8 +467,9 @@ class Volctl(WithDaemon):
         errors = run(1, "resize", "fast/vm1", "1G")
         self.assertEqual(errors, "volctl: cannot resize volume fast/vm1\n"
                                  "  why: the tail holds data\n")
-        self.assertEqual(run(0, "rename", "fast/vm2", "vm3"),
+        self.assertEqual(run(0, "rename", "fast/vm2", "fast/vm3"),
                          "volume fast/vm2 renamed to vm3\n")
+        self.assertIn("NEW-NAME must be", run(2, "rename", "fast/vm3", "slow/vm3"))
         self.assertIn("is not exported", run(1, "attach", "fast/vm1"))
         self.assertIn('"volctl attach fast/vm1"', run(0, "export", "fast/vm1", "nbd"))
         self.attach()
@@ -779,6 +782,11 @@ class Life(unittest.TestCase):
         self.assertEqual((status, answer["state"]), (200, "starting"))
         status, answer = daemon.call("POST", "/v1/pools", {"pool": "p", "disks": [{"disk": "/a"}]})
         self.assertEqual((status, answer["code"]), (503, "EAGAIN"))
+        before = time.monotonic()
+        status, _, errors = daemon.volctl("--timeout", "2", "pool", "create", "p", "/a")
+        self.assertEqual(status, 1)
+        self.assertIn("still opening its pools", errors)
+        self.assertGreater(time.monotonic() - before, 1.9, "volctl gives a starting daemon time")
         self.assertEqual(daemon.stop(), 1)
         self.assertEqual(daemon.process.stdout.closed, True)
 

@@ -234,6 +234,22 @@ manager_pool_add(struct manager *manager, struct pool_add *add)
 }
 
 void
+manager_pool_delete(struct manager *manager, struct pool_delete *delete)
+{
+    struct pool_report *pool = find_pool(manager, delete->name);
+    if (pool == NULL) {
+        end(manager, &delete->control, fail(&delete->control, -ENOENT, "there is no such pool"));
+    } else if (pool->volume_count > 0) {
+        end(manager, &delete->control, fail(&delete->control, -EBUSY, "it has volumes"));
+    } else {
+        free(pool->disks);
+        *pool = manager->pools[--manager->pool_count];
+        memset(&manager->pools[manager->pool_count], 0, sizeof(*pool));
+        end(manager, &delete->control, 0);
+    }
+}
+
+void
 manager_pool_import(struct manager *manager, struct pool_import *import)
 {
     struct pool_report *pool = &manager->pools[manager->pool_count++];

@@ -45,6 +45,7 @@ struct bench {
 #define BENCH_OPERATIONS(X)                                                                        \
     X(pool_create)                                                                                 \
     X(pool_add)                                                                                    \
+    X(pool_delete)                                                                                 \
     X(pool_import)                                                                                 \
     X(pool_query)                                                                                  \
     X(volume_create)                                                                               \
