@@ -15,62 +15,36 @@ macro(volmgr_scale_timeout variable)
   endif()
 endmacro()
 
-# volmgr_test(NAME LABEL label SOURCES a.c [USES libraries] [TIMEOUT seconds] [ARGS ...])
-# A test program that ctest runs under the label (unit, model, crash, sim). Exit status 77: skipped.
-function(volmgr_test name)
-  cmake_parse_arguments(arg "" "LABEL;TIMEOUT" "SOURCES;USES;ARGS" ${ARGN})
+# volmgr_add_test(LABEL/NAME TIMEOUT seconds COMMAND program arguments...)
+# Anything that ctest runs under that label. Exit status 77: skipped. The time limit is that of
+# programs without a sanitizer.
+function(volmgr_add_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "COMMAND" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
   endif()
   volmgr_scale_timeout(arg_TIMEOUT)
-  add_executable(${name} ${arg_SOURCES})
-  target_link_libraries(${name} PRIVATE ${arg_USES} PkgConfig::CMOCKA Threads::Threads)
-  add_test(NAME ${arg_LABEL}/${name} COMMAND ${name} ${arg_ARGS})
-  set_tests_properties(${arg_LABEL}/${name} PROPERTIES
-    LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77)
+  string(REGEX REPLACE "/.*" "" label ${name})
+  add_test(NAME ${name} COMMAND ${arg_COMMAND})
+  set_tests_properties(${name} PROPERTIES
+    LABELS ${label} TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77)
 endfunction()
 
-# volmgr_fuzz(NAME SOURCES a.c [USES libraries])
-# A fuzz target: LLVMFuzzerTestOneInput() of tests/fuzz/fuzz.h. With VOLMGR_FUZZ it is a libFuzzer
-# program; otherwise it is linked with a driver that replays tests/fuzz/corpus/NAME and a few
-# thousand repeatable mutations of it, which is what ctest runs in both cases.
-function(volmgr_fuzz name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;USES" ${ARGN})
-  if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 120)
-  endif()
-  volmgr_scale_timeout(arg_TIMEOUT)
-  set(corpus ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
-  if(VOLMGR_FUZZ)
-    add_executable(${name} ${arg_SOURCES})
-    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-    if(EXISTS ${corpus})
-      set(arguments -runs=0 ${corpus})
-    else()
-      set(arguments -runs=10000 -seed=1)
-    endif()
-  else()
-    add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
-    set(arguments ${corpus})
-  endif()
-  target_link_libraries(${name} PRIVATE ${arg_USES} Threads::Threads)
-  add_test(NAME fuzz/${name} COMMAND ${name} ${arguments})
-  set_tests_properties(fuzz/${name} PROPERTIES
-    LABELS fuzz TIMEOUT ${arg_TIMEOUT}
-    ENVIRONMENT "ASAN_OPTIONS=abort_on_error=1;UBSAN_OPTIONS=abort_on_error=1:print_stacktrace=1")
+# volmgr_test(NAME LABEL label SOURCES a.c [USES libraries] [TIMEOUT seconds] [ARGS ...])
+# A test program that ctest runs under the label (unit, model, crash, sim).
+function(volmgr_test name)
+  cmake_parse_arguments(arg "" "LABEL;TIMEOUT" "SOURCES;USES;ARGS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_USES} PkgConfig::CMOCKA Threads::Threads)
+  volmgr_add_test(${arg_LABEL}/${name} TIMEOUT ${arg_TIMEOUT} COMMAND ${name} ${arg_ARGS})
 endfunction()
 
 # volmgr_system_test(NAME COMMAND program arguments... [TIMEOUT seconds])
 # A test of the real programs. It runs alone, finds them in VOLMGR_BIN_DIR, and exits with 77 when
 # the machine lacks what it needs.
 function(volmgr_system_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "COMMAND" ${ARGN})
-  if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 120)
-  endif()
-  volmgr_scale_timeout(arg_TIMEOUT)
-  add_test(NAME system/${name} COMMAND ${arg_COMMAND})
+  volmgr_add_test(system/${name} ${ARGN})
   set_tests_properties(system/${name} PROPERTIES
-    LABELS system TIMEOUT ${arg_TIMEOUT} RUN_SERIAL TRUE SKIP_RETURN_CODE 77
+    RUN_SERIAL TRUE
     ENVIRONMENT "VOLMGR_BIN_DIR=${PROJECT_BINARY_DIR}/bin;VOLMGR_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
 endfunction()

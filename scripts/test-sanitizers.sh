@@ -16,7 +16,14 @@ cd "$(dirname "$0")/.."
 
 export VOLMGR_TEST_BUDGET_S=${VOLMGR_TEST_BUDGET_S:-7200}
 passed=0 failed=0 skipped=0
-trap 'printf "%d passed, %d failed, %d skipped\n" "$passed" "$failed" "$skipped"' EXIT
+
+# The last line, whatever happens on the way: who ends early has failed.
+finish() {
+    local status=$?
+    [[ $status -eq 0 || $failed -gt 0 ]] || failed=1
+    printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+}
+trap finish EXIT
 
 heading() {
     printf '\n==== %s\n' "$*"
@@ -38,8 +45,7 @@ count() {
 run_tests() {
     local output
     output=$(mktemp)
-    scripts/test.sh "$@" >"$output" 2>&1 || true
-    sed '$d' "$output"
+    scripts/test.sh "$@" 2>&1 | tee "$output" | sed -u '$d' || true
     count "$(tail -n 1 "$output")"
     rm -f "$output"
 }
@@ -56,11 +62,11 @@ run_sanitized() {
 # The daemon of the release build: valgrind and the sanitizers exclude each other.
 run_valgrind() {
     heading valgrind
-    scripts/build.sh release | tail -n 1
-    local log
+    [[ ${VOLMGR_SKIP_INSTALL:-0} == 1 ]] || scripts/install-packages.sh
+    local log test=(ctest --test-dir build -R '^system/leaks$' --no-tests=error)
     log=$(mktemp)
-    if ctest --test-dir build -R '^system/leaks$' --output-on-failure >"$log" 2>&1 &&
-        ! grep -q Skipped "$log"; then
+    if scripts/build.sh release >"$log" 2>&1 &&
+        "${test[@]}" --output-on-failure >"$log" 2>&1 && ! grep -q Skipped "$log"; then
         passed=$((passed + 1))
         printf '  no leak, no invalid access\n'
     else

@@ -20,6 +20,7 @@ import faulthandler
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -46,6 +47,8 @@ PIB = 1024 * TIB
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
 LOG_LINES_SHOWN = 60
+# How the sanitizers begin what they have to say.
+SANITIZER_REPORT = re.compile(r"(ERROR|WARNING): \w+Sanitizer|: runtime error: ")
 
 
 class Skip(Exception):
@@ -192,6 +195,22 @@ class Environment:
             daemon.start()
         return daemon
 
+    def check_log(self, path):
+        """No sanitizer has complained in it. A daemon that a test kills cannot say so with its exit
+        status."""
+        if not SANITIZED or not os.path.exists(path):
+            return
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        found = SANITIZER_REPORT.search(text)
+        if found:
+            first = max(found.start() - 200, 0)
+            raise AssertionError(f"{os.path.basename(path)}:\n{text[first:first + 20000]}")
+
+    def check_logs(self):
+        for log in self.logs:
+            self.check_log(log)
+
     def show_logs(self):
         for log in self.logs:
             with contextlib.suppress(OSError), open(log, encoding="utf-8",
@@ -249,6 +268,7 @@ class Daemon:
         """Start it and do not wait. `prefix`: a program that runs it, such as valgrind."""
         check(self.process is None or self.process.poll() is not None, "it runs already")
         if self.log in self.env.logs:
+            self.env.check_log(self.log)
             os.replace(self.log, self.log + ".before")
         self.process = self.env.spawn([*prefix, *self.command()], f"{self.name}.log")
 
@@ -291,6 +311,7 @@ class Daemon:
         result = subprocess.run([os.path.join(BIN_DIR, "volctl"), "-s", self.socket,
                                  *map(str, arguments)], text=True, capture_output=True,
                                 timeout=timeout_s, check=False)
+        check(not SANITIZED or not SANITIZER_REPORT.search(result.stderr), result.stderr)
         return result.returncode, result.stdout, result.stderr
 
     def volctl(self, *arguments, timeout_s=120):
@@ -421,6 +442,7 @@ def run(test, limit_s=120, long_limit_s=3600):
     status = 1
     try:
         test(env)
+        env.check_logs()
         failed = False
         status = 0
     except Skip as reason:
