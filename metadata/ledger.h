@@ -91,6 +91,7 @@ struct ledger_scan {
     ledger_record_fn *record;
     uint64_t ret_first_commit; /* oldest that is there; ret_last_commit + 1: none */
     uint64_t ret_last_commit;  /* with -ENOENT: what the ring was formatted behind */
+    uint64_t ret_last_incarnation; /* of the newest record; with -ENOENT: that formatted the ring */
     uint32_t ret_current_copies; /* bit per copy */
     /* Copies that the newest record calls current and that are not here or not readable: they may
      * have newer records. */

@@ -348,6 +348,7 @@ scan_evaluate(struct ledger *ledger)
     if (state->found_count == 0) {
         run_members(ledger, &state->ring.members);
         state->scan->ret_first_commit = ledger->last_commit + 1;
+        state->scan->ret_last_incarnation = state->ring.incarnation;
         scan_finish(ledger, -ENOENT);
         return;
     }
@@ -362,6 +363,7 @@ scan_evaluate(struct ledger *ledger)
     free(runs);
     run_members(ledger, &state->found[newest].header.members);
     state->scan->ret_first_commit = run_first_commit(ledger);
+    state->scan->ret_last_incarnation = state->found[newest].header.incarnation;
     bool is_whole =
         ledger->entries.first_sequence == state->found[newest].header.first_sequence;
     if (!is_whole && state->scan->ret_first_commit > state->scan->after_commit + 1) {
@@ -621,6 +623,7 @@ ledger_scan(struct ledger_scan *scan)
     scan->ret_last_commit = 0;
     scan->ret_current_copies = 0;
     scan->ret_absent_copies = 0;
+    scan->ret_last_incarnation = 0;
     struct scan_state *state = calloc(1, sizeof(*state));
     if (state == NULL) {
         reactor_complete(&scan->op, -ENOMEM);

@@ -348,7 +348,11 @@ is_believed(const struct pool_importing *importing)
     return false;
 }
 
-/* Whether the ledger continues the checkpoint without a gap, and is all that there is. */
+/*
+ * Whether the ledger continues the checkpoint without a gap, and is all that there is. The
+ * checkpoint may have the commit that was under way in database and ledger at the end: no other
+ * came after it, and it was never acknowledged.
+ */
 static bool
 ledger_continues(const struct pool_importing *importing, int status)
 {
@@ -356,15 +360,42 @@ ledger_continues(const struct pool_importing *importing, int status)
     uint64_t behind = importing->checkpoint_commit;
 
     if (importing->ledger == NULL || scan->ret_current_copies == 0 ||
-        scan->ret_absent_copies != 0 || !is_believed(importing)) {
+        scan->ret_absent_copies != 0 || !is_believed(importing) ||
+        (status < 0 && status != -ENOENT)) {
         return false;
     }
-    if (status == -ENOENT) {
-        return scan->ret_last_commit == behind;
+    if (scan->ret_last_commit == behind || scan->ret_last_commit + 1 == behind) {
+        return true;
     }
-    return status == 0 && (scan->ret_last_commit == behind ||
-                           (scan->ret_last_commit > behind &&
-                            importing->gap.next_commit == behind + 1));
+    return status == 0 && scan->ret_last_commit > behind &&
+           importing->gap.next_commit == behind + 1;
+}
+
+/*
+ * The rings are whole and agree, but labels tell of more than they have: all of them were put back
+ * to an older time. A label says that the pool was closed only behind the commit that notes it, and
+ * names a checkpoint that has at most one commit more than the ledger.
+ */
+static bool
+ledger_is_old(const struct pool_importing *importing)
+{
+    const struct ledger_scan *scan = &importing->ledger_scan;
+
+    for (uint32_t i = 0; i < importing->disk_count; i++) {
+        const struct label *label = &importing->probes[i].label;
+        if (importing->stray[i]) {
+            continue;
+        }
+        if (!label->open && label->incarnation > scan->ret_last_incarnation) {
+            return true;
+        }
+        for (uint32_t j = 0; j < ARRAY_SIZE(label->checkpoints); j++) {
+            if (label->checkpoints[j].commit > scan->ret_last_commit + 1) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 /* How many records can be put on the checkpoint. */
@@ -386,6 +417,17 @@ import_judge_ledger(struct pool_importing *importing)
     ASSERT_ON_REACTOR(machine->manager->control);
     importing->commit = importing->checkpoint_commit;
     importing->is_complete = ledger_continues(importing, machine->status);
+    if (importing->is_complete && ledger_is_old(importing)) {
+        importing->is_complete = false;
+        if (!importing->import->force) {
+            return machine_fail(machine, -ESTALE,
+                                "the labels tell of commits behind %llu, where the commit ledger "
+                                "on these disks ends: it was put back to an older time; name all "
+                                "disks of the pool; --force restores that older state, and what "
+                                "was committed later is lost",
+                                (unsigned long long)importing->ledger_scan.ret_last_commit);
+        }
+    }
     if (!importing->is_complete && !importing->import->force) {
         return machine_fail(machine, -ENODATA,
                             "the commit ledger on these disks does not prove that everything is "

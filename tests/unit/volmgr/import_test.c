@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/endian.h"
 #include "base/util.h"
+#include "metadata/label.h"
 
 #define DISK_BYTES (256 * MIB)
 
@@ -230,6 +232,121 @@ without_checkpoint_a_ledger_that_went_round_is_not_enough(void **state)
     bench_free(bench);
 }
 
+enum {
+    LEDGER_START_BYTES = 1 << 20,
+    LEDGER_BYTES = 4 << 20, /* and more than that has none of these disks */
+    BLOCK = 4096,
+};
+
+/* The commit of the newest checkpoint that a label of the disk names. */
+static uint64_t
+newest_checkpoint(struct bench *bench, const char *path)
+{
+    struct label newest = { 0 };
+    uint8_t block[LABEL_BYTES];
+
+    for (uint32_t slot = 0; slot < LABEL_SLOTS; slot++) {
+        struct label label;
+        sim_disk_peek(sim_disk_find(bench->sim, path), slot * LABEL_BYTES, block, sizeof(block));
+        if (label_decode(block, &label) == 0 && label.generation > newest.generation) {
+            newest = label;
+        }
+    }
+    return MAX(newest.checkpoints[0].commit, newest.checkpoints[1].commit);
+}
+
+/* As if these commits had not reached the disk. */
+static uint32_t
+wipe_records_from(struct bench *bench, const char *path, uint64_t commit)
+{
+    struct sim_disk *disk = sim_disk_find(bench->sim, path);
+    static const uint8_t zeroes[BLOCK];
+    uint8_t block[BLOCK];
+    uint32_t wiped = 0;
+
+    for (uint64_t at = LEDGER_START_BYTES; at < LEDGER_START_BYTES + LEDGER_BYTES; at += BLOCK) {
+        sim_disk_peek(disk, at, block, sizeof(block));
+        if (memcmp(block, "VOLMGRLR", 8) == 0 && get_le64(block + 56) >= commit) {
+            sim_disk_poke(disk, at, zeroes, sizeof(zeroes));
+            wiped++;
+        }
+    }
+    return wiped;
+}
+
+/*
+ * Database and ledger are written in parallel: a checkpoint may have the commit that was under way
+ * when the power went, and the ledger not. It was refused as if the ledger lacked something.
+ */
+static void
+a_checkpoint_may_have_one_commit_more_than_the_ledger(void **state)
+{
+    struct bench *bench = bench_with_pool(10);
+    struct volume *one = make(bench, "p/one");
+    struct pool_import result;
+
+    (void)state;
+    assert_int_equal(bench_fill(bench, one, 0, 90 * MIB, 1), 0);
+    churn(bench, one, 1500);
+    bench_power_cut(bench, SIM_CUT_LOSE_ALL);
+    uint64_t commit = newest_checkpoint(bench, THREE[0]);
+    assert_true(commit > 0);
+    for (uint32_t i = 0; THREE[i] != NULL; i++) {
+        uint32_t wiped = wipe_records_from(bench, THREE[i], commit);
+        assert_true(wiped > 0 || i == 2);
+    }
+    sim_store_lose(bench->sim, "p");
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(import(bench, THREE, false, &result), 0);
+    assert_int_equal(result.ret_commit, commit);
+    assert_true(bench_check(bench, find(bench, "p/one"), 0, 90 * MIB, 1));
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+static void
+copy_ledger(struct bench *bench, uint8_t *memory, bool back)
+{
+    for (uint32_t i = 0; THREE[i] != NULL; i++) {
+        struct sim_disk *disk = sim_disk_find(bench->sim, THREE[i]);
+        if (back) {
+            sim_disk_poke(disk, LEDGER_START_BYTES, memory + i * LEDGER_BYTES, LEDGER_BYTES);
+        } else {
+            sim_disk_peek(disk, LEDGER_START_BYTES, memory + i * LEDGER_BYTES, LEDGER_BYTES);
+        }
+    }
+}
+
+/* An older database was rebuilt without a word when the ledgers of all disks were put back. */
+static void
+a_ledger_that_was_put_back_is_told_by_the_labels(void **state)
+{
+    struct bench *bench = bench_with_pool(11);
+    struct volume *one = make(bench, "p/one");
+    uint8_t *memory = malloc(3 * (size_t)LEDGER_BYTES);
+    struct pool_import result;
+
+    (void)state;
+    assert_non_null(memory);
+    assert_int_equal(bench_fill(bench, one, 0, 90 * MIB, 1), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    copy_ledger(bench, memory, false);
+    assert_int_equal(bench_boot(bench), 0);
+    make(bench, "p/two");
+    assert_int_equal(bench_shutdown(bench), 0);
+    copy_ledger(bench, memory, true);
+    sim_store_lose(bench->sim, "p");
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(import(bench, THREE, false, NULL), -ESTALE);
+    assert_non_null(strstr(bench->error.message, "older time"));
+    assert_false(sim_store_exists(bench->sim, "p"));
+    assert_int_equal(import(bench, THREE, true, &result), 0);
+    assert_true(bench_check(bench, find(bench, "p/one"), 0, 90 * MIB, 1));
+    assert_int_equal(bench_shutdown(bench), 0);
+    free(memory);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
@@ -239,6 +356,8 @@ main(void)
         cmocka_unit_test(what_cannot_be_proved_needs_force),
         cmocka_unit_test(an_older_checkpoint_does_as_well),
         cmocka_unit_test(without_checkpoint_a_ledger_that_went_round_is_not_enough),
+        cmocka_unit_test(a_checkpoint_may_have_one_commit_more_than_the_ledger),
+        cmocka_unit_test(a_ledger_that_was_put_back_is_told_by_the_labels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
