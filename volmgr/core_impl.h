@@ -134,7 +134,7 @@ struct volume_seal {
     struct byte_buffer allocated; /* grain_address[]: until it is known that it was committed */
     struct byte_buffer dropped; /* grain_address[]: free once committed */
     struct unflushed written;   /* blocks that the flushes under way are to cover */
-    uint64_t disks[POOL_DISKS_MAX / 64]; /* that are being flushed */
+    uint64_t disks[POOL_DISKS_MAX / 64]; /* that are being flushed; without those that were */
     bool lifts_fence;           /* every mark of a loss is in the batch, or committed */
     struct list requests;       /* struct volume_request by wait_link: answered at the end */
     struct disk_flush_waiter *disk_waiters; /* one per disk of the pool, lazily */
@@ -423,8 +423,14 @@ struct map_entry seal_stored_view(const struct map_entry *entry);
 
 /* The volume had written to this disk and not flushed it. */
 void volume_loss_begin(struct volume *volume, const struct disk *disk);
-/* The request's window was written: which blocks have to be flushed, or need not any more. */
-void volume_loss_note_written(struct volume_request *request);
+/* Marks for a loss of this disk may still have to be set. */
+bool volume_loss_concerns(const struct volume *volume, uint32_t disk_index);
+/*
+ * Bytes [start, end) of the volume were written to a disk, well or not: their blocks have to be
+ * flushed, or (`durable`) need not be any more.
+ */
+void volume_loss_note_written(struct volume *volume, uint32_t disk_index, uint64_t start_bytes,
+                              uint64_t end_bytes, bool durable);
 
 /* ---- pipeline.c ---- */
 

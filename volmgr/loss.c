@@ -44,6 +44,7 @@
 struct lost_grain {
     uint64_t grain; /* of the volume */
     uint16_t blocks;
+    uint16_t disk; /* that they were written to */
 };
 
 struct volume_loss {
@@ -107,42 +108,58 @@ compare_grains(const void *left, const void *right)
     return a->grain < b->grain ? -1 : a->grain > b->grain;
 }
 
+static bool
+has_disk(const uint64_t *disks, uint32_t index)
+{
+    return (disks[index / 64] >> (index % 64) & 1) != 0;
+}
+
+/* Z4: what the lost disks have of `set`, if it is not among what was flushed there. */
+static void
+collect_from(struct volume_loss *loss, const struct unflushed *set, const uint64_t *unflushed)
+{
+    const struct unflushed_slot *slot;
+
+    for (uint32_t at = 0; (slot = unflushed_next(set, &at)) != NULL;) {
+        if (has_disk(loss->disks, slot->disk) &&
+            (unflushed == NULL || has_disk(unflushed, slot->disk))) {
+            loss->grains[loss->count++] = (struct lost_grain){
+                .grain = slot->grain_plus_one - 1, .blocks = slot->blocks, .disk = slot->disk
+            };
+        }
+    }
+}
+
 static void
 collect(struct volume_loss *loss)
 {
-    const struct unflushed *sets[2] = { &loss->volume->written, &loss->volume->seal.written };
-    size_t room = (size_t)sets[0]->count + sets[1]->count;
+    const struct volume *volume = loss->volume;
+    size_t room = (size_t)volume->written.count + volume->seal.written.count;
 
     free(loss->grains);
     loss->grains = calloc(MAX(room, (size_t)1), sizeof(*loss->grains));
     ASSERT(loss->grains != NULL);
     loss->count = 0;
     loss->next = 0;
-    for (uint32_t i = 0; i < ARRAY_SIZE(sets); i++) {
-        uint64_t grain = 0;
-        uint16_t blocks = 0;
-        for (uint32_t at = 0; unflushed_next(sets[i], &at, &grain, &blocks);) {
-            ASSERT_OP(loss->count, <, room);
-            loss->grains[loss->count++] = (struct lost_grain){ grain, blocks };
-        }
-    }
+    collect_from(loss, &volume->written, NULL);
+    collect_from(loss, &volume->seal.written, volume->seal.disks);
+    ASSERT_OP(loss->count, <=, room);
     qsort(loss->grains, loss->count, sizeof(*loss->grains), compare_grains);
 }
 
 static bool
-is_on_lost_disk(const struct volume_loss *loss, grain_address grain)
+is_on_disk(const struct volume *volume, grain_address grain, uint16_t disk)
 {
-    const struct extent_table *table = &loss->volume->pool->extents;
+    const struct extent_table *table = &volume->pool->extents;
 
     if (grain == GRAIN_NONE) {
         return false;
     }
     const struct extent *extent = extent_table_find(table, grain_extent(table, grain));
-    uint16_t disk = extent != NULL ? extent->places[0].disk : 0;
-    return extent != NULL && (loss->disks[disk / 64] >> (disk % 64) & 1) != 0;
+    return extent != NULL && extent->places[0].disk == disk;
 }
 
-/* Z4. */
+/* Z4. What has been written to another place since does not lie on that disk any more. */
 static void
 mark(struct volume_loss *loss, struct map_page *page, const struct lost_grain *lost)
 {
@@ -152,8 +169,8 @@ mark(struct volume_loss *loss, struct map_page *page, const struct lost_grain *l
     uint16_t before = entry->damaged;
     uint16_t blocks = 0;
 
-    blocks |= is_on_lost_disk(loss, entry->home) ? sources.home : 0;
-    blocks |= is_on_lost_disk(loss, entry->base) ? sources.base : 0;
+    blocks |= is_on_disk(loss->volume, entry->home, lost->disk) ? sources.home : 0;
+    blocks |= is_on_disk(loss->volume, entry->base, lost->disk) ? sources.base : 0;
     if (map_entry_lost(entry, blocks)) {
         loss->blocks_marked += (uint32_t)__builtin_popcount(entry->damaged ^ before);
         seal_entry_changed(loss->volume, page, index);
@@ -318,29 +335,31 @@ volume_loss_begin(struct volume *volume, const struct disk *disk)
     loss->again = true;
 }
 
-void
-volume_loss_note_written(struct volume_request *request)
+bool
+volume_loss_concerns(const struct volume *volume, uint32_t disk_index)
 {
-    struct volume *volume = request->volume;
-    bool durable = (request->flags & VOLUME_FUA) != 0 && !request->stale;
-    uint64_t at = request->cursor_bytes;
-    uint64_t window_end = request->window_end_bytes;
+    return volume->loss != NULL && has_disk(volume->loss->disks, disk_index);
+}
 
-    if (request->window_kind == WINDOW_BOUNCE) { /* whole blocks were written */
-        at = align_down(at, BLOCK_BYTES);
-        window_end = align_up(window_end, BLOCK_BYTES);
-    }
-    while (at < window_end) {
+void
+volume_loss_note_written(struct volume *volume, uint32_t disk_index, uint64_t start_bytes,
+                         uint64_t end_bytes, bool durable)
+{
+    uint16_t disk = (uint16_t)disk_index;
+
+    ASSERT_OP(start_bytes, <, end_bytes);
+    for (uint64_t at = start_bytes; at < end_bytes;) {
         uint64_t grain_start = align_down(at, GRAIN_BYTES);
-        uint64_t end = MIN(window_end, grain_start + GRAIN_BYTES);
+        uint64_t end = MIN(end_bytes, grain_start + GRAIN_BYTES);
         uint64_t whole_start = align_up(at, BLOCK_BYTES);
         uint64_t whole_end = align_down(end, BLOCK_BYTES);
+        uint64_t grain = at >> GRAIN_SHIFT;
         if (!durable) {
-            unflushed_add(&volume->written, at >> GRAIN_SHIFT, block_mask(grain_start, at, end));
+            unflushed_add(&volume->written, grain, disk, block_mask(grain_start, at, end));
         } else if (whole_start < whole_end) {
             uint16_t blocks = block_mask(grain_start, whole_start, whole_end);
-            unflushed_remove(&volume->written, at >> GRAIN_SHIFT, blocks);
-            unflushed_remove(&volume->seal.written, at >> GRAIN_SHIFT, blocks);
+            unflushed_remove(&volume->written, grain, disk, blocks);
+            unflushed_remove(&volume->seal.written, grain, disk, blocks);
         }
         at = end;
     }

@@ -399,6 +399,22 @@ child_disk(const struct volume_child *child)
     return child->request->volume->shard->disks[child->disk_index];
 }
 
+/* Something may be there now, whatever the outcome: a failed write can be in the disk's cache. */
+static void
+child_written(const struct volume_child *child, bool durable)
+{
+    struct volume *volume = child->request->volume;
+    uint64_t *word = &volume->dirty_disks[child->disk_index / 64];
+    uint64_t bit = UINT64_C(1) << (child->disk_index % 64);
+
+    if ((*word & bit) == 0) {
+        *word |= bit;
+        seal_note_dirty(volume);
+    }
+    volume_loss_note_written(volume, child->disk_index, child->volume_offset_bytes,
+                             child->volume_offset_bytes + child->io.length_bytes, durable);
+}
+
 static void
 child_done(struct io_op *op)
 {
@@ -407,17 +423,13 @@ child_done(struct io_op *op)
     struct volume_request *request = child->request;
 
     ASSERT_OP(request->children_pending, >, 0u);
-    if (io->kind == BACKEND_WRITE) {
-        uint64_t *word = &request->volume->dirty_disks[child->disk_index / 64];
-        uint64_t bit = UINT64_C(1) << (child->disk_index % 64);
-        if ((*word & bit) == 0) {
-            *word |= bit;
-            seal_note_dirty(request->volume);
-        }
-    }
-    if (UNLIKELY(backend_loss_generation(child_disk(child)->disk->backend) !=
-                 child->loss_generation)) {
+    bool stale = backend_loss_generation(child_disk(child)->disk->backend) !=
+                 child->loss_generation;
+    if (UNLIKELY(stale)) {
         request->stale = true; /* Z2 */
+    }
+    if (io->kind == BACKEND_WRITE) {
+        child_written(child, io->fua && op->result == 0 && !stale);
     }
     if (op->result < 0) {
         request_fail(request, op->result);
@@ -496,6 +508,7 @@ start_direct(struct volume_request *request, const struct segments *segments, bo
 
     if (segments->count == 1 && segments->list[0].length_bytes == request->length_bytes) {
         request->children_pending = 1;
+        request->only_child.volume_offset_bytes = request->offset_bytes;
         child_start(request, &request->only_child, &segments->list[0], is_write, request->iov,
                     request->iov_count);
         return 1;
@@ -514,6 +527,8 @@ start_direct(struct volume_request *request, const struct segments *segments, bo
     for (uint32_t i = 0; i < described; i++) {
         struct volume_child *child =
             request->fan != NULL ? &request->fan->children[i] : &request->only_child;
+        child->volume_offset_bytes =
+            request->offset_bytes + segments->list[i].payload_offset_bytes;
         child_start(request, child, &segments->list[i], is_write, iovs[i], counts[i]);
     }
     return described;
@@ -530,6 +545,8 @@ start_bounced(struct volume_request *request, const struct segments *segments, b
     for (uint32_t i = 0; i < segments->count; i++) {
         const struct segment *segment = &segments->list[i];
         struct iovec *iov = &request->fan->iov[request->fan->iov_used++];
+        request->fan->children[i].volume_offset_bytes =
+            align_down(request->cursor_bytes, BLOCK_BYTES) + segment->payload_offset_bytes;
         *iov = (struct iovec){ request->bounce->memory + segment->payload_offset_bytes,
                                segment->length_bytes };
         child_start(request, &request->fan->children[i], segment, is_write, iov, 1);
@@ -693,9 +710,6 @@ stage_settle(struct volume_request *request)
         return STEP_NEXT;
     }
     bool edges = request->bounce_phase == BOUNCE_EDGES;
-    if (request->operation != VOLUME_READ && !edges) {
-        volume_loss_note_written(request);
-    }
     if (UNLIKELY(request->stale)) {
         disk_flush_look(request->volume->shard);
         request->stage = STAGE_LOOKUP;

@@ -63,6 +63,7 @@ struct volume_child {
     struct backend_io io;
     struct volume_request *request;
     uint32_t disk_index;
+    uint64_t volume_offset_bytes; /* where its blocks are in the volume */
     uint64_t loss_generation; /* of the disk, as the shard knew it at submission */
 };
 

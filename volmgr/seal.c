@@ -25,6 +25,9 @@
  *  S5  When a flush fails, what the volume wrote since the last good one may be lost (loss.c). The
  *      sealed batch is not committed: its changes join the open batch again, to which the marks of
  *      what was lost are added, and those who waited get an error.
+ *  S6  What a disk's good flush has covered is durable, whatever becomes of the seal's other disks:
+ *      it is neither marked nor flushed again. A flush that ends well while the marks of a loss of
+ *      that disk are being set covers nothing: it may have been submitted after the loss.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -311,7 +314,7 @@ unseal(struct volume *volume)
         volume->journal_open[i] += volume->journal_sealed[i];
         volume->journal_sealed[i] = 0;
     }
-    unflushed_move(&volume->written, &seal->written);
+    unflushed_move(&volume->written, &seal->written, seal->disks);
     for (uint32_t i = 0; i < ARRAY_SIZE(seal->disks); i++) {
         volume->dirty_disks[i] |= seal->disks[i];
         seal->disks[i] = 0;
@@ -423,8 +426,12 @@ volume_disk_flushed(struct disk_flush_waiter *waiter, int status)
     struct volume_seal *seal = &volume->seal;
 
     ASSERT(seal->phase == SEAL_FLUSHING);
+    uint32_t index = (uint32_t)(waiter - seal->disk_waiters);
     if (status < 0 && seal->status == 0) {
         seal->status = status;
+    }
+    if (status == 0 && !volume_loss_concerns(volume, index)) {
+        seal->disks[index / 64] &= ~(UINT64_C(1) << (index % 64)); /* S6 */
     }
     ASSERT_OP(seal->disks_pending, >, 0u);
     if (--seal->disks_pending == 0) {

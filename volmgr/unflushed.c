@@ -12,14 +12,15 @@ enum {
     CAPACITY_KEPT = 4096, /* over a clear */
 };
 
-/* The slot of this grain, or the free one where it would be. */
+/* The slot of this grain on this disk, or the free one where it would be. */
 static struct unflushed_slot *
-find(const struct unflushed *set, uint64_t grain)
+find(const struct unflushed *set, uint64_t grain, uint16_t disk)
 {
     uint32_t at = (uint32_t)hash_u64(grain) & (set->capacity - 1);
 
     ASSERT_OP(set->count, <, set->capacity); /* so the walk ends */
-    while (set->slots[at].grain_plus_one != 0 && set->slots[at].grain_plus_one != grain + 1) {
+    while (set->slots[at].grain_plus_one != 0 &&
+           (set->slots[at].grain_plus_one != grain + 1 || set->slots[at].disk != disk)) {
         at = (at + 1) & (set->capacity - 1);
     }
     return &set->slots[at];
@@ -34,7 +35,7 @@ grow(struct unflushed *set)
     set->slots = calloc(set->capacity, sizeof(*set->slots));
     ASSERT(set->slots != NULL);
     set->count = 0;
-    unflushed_move(set, &old);
+    unflushed_move(set, &old, NULL);
     unflushed_free(&old);
 }
 
@@ -46,25 +47,26 @@ unflushed_free(struct unflushed *set)
 }
 
 void
-unflushed_add(struct unflushed *set, uint64_t grain, uint16_t blocks)
+unflushed_add(struct unflushed *set, uint64_t grain, uint16_t disk, uint16_t blocks)
 {
     ASSERT(blocks != 0);
     if (2 * (set->count + 1) > set->capacity) {
         grow(set);
     }
-    struct unflushed_slot *slot = find(set, grain);
+    struct unflushed_slot *slot = find(set, grain, disk);
     if (slot->grain_plus_one == 0) {
         slot->grain_plus_one = grain + 1;
+        slot->disk = disk;
         set->count++;
     }
     slot->blocks |= blocks;
 }
 
 void
-unflushed_remove(struct unflushed *set, uint64_t grain, uint16_t blocks)
+unflushed_remove(struct unflushed *set, uint64_t grain, uint16_t disk, uint16_t blocks)
 {
     if (set->count > 0) {
-        find(set, grain)->blocks &= (uint16_t)~blocks; /* a free slot has none */
+        find(set, grain, disk)->blocks &= (uint16_t)~blocks; /* a free slot has none */
     }
 }
 
@@ -80,29 +82,27 @@ unflushed_clear(struct unflushed *set)
 }
 
 void
-unflushed_move(struct unflushed *to, struct unflushed *from)
+unflushed_move(struct unflushed *to, struct unflushed *from, const uint64_t *disks)
 {
-    uint64_t grain = 0;
-    uint16_t blocks = 0;
+    const struct unflushed_slot *slot;
 
-    for (uint32_t cursor = 0; unflushed_next(from, &cursor, &grain, &blocks);) {
-        unflushed_add(to, grain, blocks);
+    for (uint32_t cursor = 0; (slot = unflushed_next(from, &cursor)) != NULL;) {
+        if (disks == NULL || (disks[slot->disk / 64] >> (slot->disk % 64) & 1) != 0) {
+            unflushed_add(to, slot->grain_plus_one - 1, slot->disk, slot->blocks);
+        }
     }
     unflushed_clear(from);
 }
 
-bool
-unflushed_next(const struct unflushed *set, uint32_t *cursor, uint64_t *ret_grain,
-               uint16_t *ret_blocks)
+const struct unflushed_slot *
+unflushed_next(const struct unflushed *set, uint32_t *cursor)
 {
     for (uint32_t at = *cursor; at < set->capacity; at++) {
         if (set->slots[at].blocks != 0) {
             *cursor = at + 1;
-            *ret_grain = set->slots[at].grain_plus_one - 1;
-            *ret_blocks = set->slots[at].blocks;
-            return true;
+            return &set->slots[at];
         }
     }
     *cursor = set->capacity;
-    return false;
+    return NULL;
 }

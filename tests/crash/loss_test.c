@@ -437,7 +437,276 @@ closing_tries_again(void **state)
     end(world);
 }
 
+/*
+ * Two volumes that both have blocks on both disks, 8 of 1 MiB apart each, which are written and not
+ * flushed in volume 0. Its FLUSH has flushed disk 0 and waits for disk 1, which hangs.
+ */
+static struct world *
+world_with_half_a_flush(struct world_options *options)
+{
+    struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_FLUSH };
+
+    options->disk_count = 2;
+    options->volume_count = 2;
+    options->volume_bytes = 16 * MIB;
+    options->disk_bytes[1] = 44 * MIB; /* extents go to one and the other */
+    struct world *world = world_start(options);
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        uint32_t first = (uint32_t)(at / MIB / 2 % 2);
+        assert_int_equal(world_do(world, first, VOLUME_WRITE, at, MIB, 0), 0);
+        assert_int_equal(world_do(world, 1 - first, VOLUME_WRITE, at, MIB, 0), 0);
+    }
+    assert_int_equal(flush(world, 0), 0);
+    assert_int_equal(flush(world, 1), 0);
+    sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_WRITE, at, BLOCK, 0), 0);
+    }
+    sim_disk_add_fault(world->disks[1], &hang);
+    world_send(world, 0, VOLUME_FLUSH, 0, 0, 0, false);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    assert_int_equal(sim_disk_hanging(world->disks[1]), 1);
+    assert_int_equal(sim_disk_hanging(world->disks[0]), 0);
+    return world;
+}
+
+/* Where it lies is told by the disk that is read. */
+static uint32_t
+disk_of_block(struct world *world, uint32_t volume, uint64_t block)
+{
+    const uint64_t *reads = &sim_disk_statistics(world->disks[0])->operations[FILE_IO_READ];
+    uint64_t before = *reads;
+
+    assert_int_equal(do_block(world, volume, VOLUME_READ, block), 0);
+    return *reads > before ? 0 : 1;
+}
+
+/* Volume 1 writes to both disks, and a flush of disk 0 loses that. */
+static void
+lose_on_disk_0(struct world *world)
+{
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        assert_int_equal(world_do(world, 1, VOLUME_WRITE, at, BLOCK, 0), 0);
+    }
+    lose_with_next_flush(world, 0);
+    world_send(world, 1, VOLUME_FLUSH, 0, 0, 0, false);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    assert_int_equal(sim_disk_statistics(world->disks[0])->faults, 1);
+}
+
+/* The flush of disk 0 was good, so nothing of volume 0 is lost, and its FLUSH may succeed. */
+static void
+what_a_good_flush_covered_is_not_marked(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_with_half_a_flush(&options);
+
+    lose_on_disk_0(world);
+    assert_int_equal(unreadable_blocks(world, 0), 0);
+    uint64_t lost = unreadable_blocks(world, 1);
+    assert_in_range(lost, 1, 7);
+    sim_disk_clear_faults(world->disks[1]);
+    sim_disk_release(world->disks[1]);
+    assert_int_equal(world_drain(world), 0);
+    assert_int_equal(unreadable_blocks(world, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    assert_int_equal(unreadable_blocks(world, 1), lost);
+    end(world);
+}
+
+/* Volume 0 has written to disk 0 again since: just that is lost there, whatever comes then. */
+static void
+a_loss_during_a_seal_marks_what_is_not_flushed(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_with_half_a_flush(&options);
+    uint64_t on_disk[2] = { 0 };
+    uint64_t at_disk_0 = 0;
+
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        uint32_t disk = disk_of_block(world, 0, at / BLOCK);
+        on_disk[disk]++;
+        at_disk_0 = disk == 0 ? at : at_disk_0;
+    }
+    assert_true(on_disk[0] > 1 && on_disk[1] > 0);
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, at_disk_0 + BLOCK, BLOCK, 0), 0);
+    lose_on_disk_0(world);
+    assert_int_equal(unreadable_blocks(world, 0), 1);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, at_disk_0 / BLOCK + 1), -EIO);
+    /* Then the flush of disk 1 fails as well. */
+    sim_disk_clear_faults(world->disks[1]);
+    sim_disk_reset(world->disks[1]);
+    assert_int_equal(world_drain(world), 0);
+    assert_int_equal(unreadable_blocks(world, 0), 1 + on_disk[1]);
+    /* And disk 0 once more, which has nothing new of volume 0. */
+    lose_with_next_flush(world, 0);
+    assert_int_equal(do_block(world, 1, VOLUME_WRITE, at_disk_0 / BLOCK), 0);
+    flush(world, 1);
+    flush(world, 0);
+    assert_int_equal(unreadable_blocks(world, 0), 1 + on_disk[1]);
+    sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+    assert_int_equal(flush(world, 0), 0);
+    end(world);
+}
+
+/* The host was told that it failed; since then its bytes were read. They do not go back. */
+static void
+bytes_of_a_late_write_do_not_go_back(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_start(&options);
+    struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_WRITE, .count = 1 };
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 16 * BLOCK, 0), 0);
+    assert_int_equal(flush(world, 0), 0);
+    sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+    sim_disk_add_fault(world->disks[0], &hang);
+    struct world_io *late =
+        world_send(world, 0, VOLUME_WRITE, 3 * BLOCK, BLOCK, 0, true);
+    sim_run_for(world->sim, 30 * NS_PER_S);
+    assert_true(late->replied);
+    assert_int_equal(late->status, -ETIMEDOUT);
+    sim_disk_release(world->disks[0]);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    assert_true(late->released);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 3), 0);
+    lose_with_next_flush(world, 0);
+    assert_int_equal(flush(world, 0), -EIO);
+    assert_int_equal(unreadable_blocks(world, 0), 1);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 3), -EIO);
+    /* Nor do those of a write that the disk failed: it may have taken it in part. */
+    struct sim_fault error = {
+        .action = SIM_FAULT_ERROR, .kinds = 1u << FILE_IO_WRITE, .count = 1
+    };
+    sim_disk_add_fault(world->disks[0], &error);
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 5), -EIO);
+    lose_with_next_flush(world, 0);
+    assert_int_equal(flush(world, 0), -EIO);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 5), -EIO);
+    assert_int_equal(unreadable_blocks(world, 0), 2);
+    world_io_free(late);
+    end(world);
+}
+
 /* A loss in the middle of everything: requests in flight of every kind, on two volumes. */
+/*
+ * 8 blocks of volume 0, 1 MiB apart, are written and not flushed, and the page of its map that they
+ * are in has left the cache.
+ */
+static struct world *
+world_with_an_evicted_page(struct world_options *options)
+{
+    options->volume_bytes = 256 * MIB;
+    options->map_cache_bytes = 16 * KIB;
+    struct world *world = world_start(options);
+
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_WRITE, at, MIB, 0), 0);
+    }
+    for (uint64_t at = 32 * MIB; at < 128 * MIB; at += 32 * MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_WRITE, at, 16 * BLOCK, 0), 0);
+    }
+    assert_int_equal(flush(world, 0), 0);
+    sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_WRITE, at, BLOCK, 0), 0);
+    }
+    for (uint64_t at = 128 * MIB; at < 256 * MIB; at += 32 * MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_READ, at, BLOCK, 0), 0);
+    }
+    return world;
+}
+
+static void
+all_8_are_lost_and_nothing_else(struct world *world)
+{
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_READ, at, BLOCK, 0), -EIO);
+        assert_int_equal(world_do(world, 0, VOLUME_READ, at + BLOCK, MIB - BLOCK, 0), 0);
+    }
+    assert_int_equal(do_block(world, 0, VOLUME_WRITE, 0), 0);
+    assert_int_equal(do_block(world, 0, VOLUME_READ, 0), 0);
+}
+
+/* Requests wait while the map is read that marks are to be set in. */
+static void
+marks_are_being_set(struct world *world)
+{
+    struct world_io *io = world_send(world, 0, VOLUME_READ, BLOCK, BLOCK, 0, true);
+
+    sim_run_for(world->sim, NS_PER_S / 10);
+    assert_false(io->replied);
+    io->keep = false;
+}
+
+/* It is needed for the marks, and it is not broken. */
+static void
+a_slow_store_does_not_fence_a_volume(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    struct world *world = world_with_an_evicted_page(&options);
+
+    lose_with_next_flush(world, 0);
+    sim_store_hold(world->sim, "p", true);
+    world_send(world, 0, VOLUME_FLUSH, 0, 0, 0, false);
+    sim_run_for(world->sim, 30 * NS_PER_S);
+    marks_are_being_set(world);
+    sim_store_hold(world->sim, "p", false);
+    assert_int_equal(world_drain(world), 0);
+    sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+    all_8_are_lost_and_nothing_else(world);
+    end(world);
+}
+
+/*
+ * Disk 0 loses its cache while volume 0's FLUSH waits for both disks, its marks wait for the map,
+ * and before they are set the next flush of disk 0 is good and that of disk 1 fails.
+ */
+static void
+a_good_flush_after_a_loss_covers_nothing(void **state)
+{
+    (void)state;
+    struct world_options options = options_small(1);
+    options.disk_count = 2;
+    options.volume_count = 2;
+    options.disk_bytes[1] = 44 * MIB;
+    struct world *world = world_with_an_evicted_page(&options);
+    struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_FLUSH, .count = 1 };
+
+    sim_disk_add_fault(world->disks[0], &hang);
+    sim_disk_add_fault(world->disks[1], &hang);
+    for (uint64_t at = 0; at < 8 * MIB; at += MIB) {
+        assert_int_equal(world_do(world, 1, VOLUME_WRITE, at, MIB, 0), 0);
+    }
+    world_send(world, 1, VOLUME_FLUSH, 0, 0, 0, false);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    assert_int_equal(sim_disk_hanging(world->disks[0]), 1);
+    assert_int_equal(sim_disk_hanging(world->disks[1]), 1);
+    world_send(world, 0, VOLUME_FLUSH, 0, 0, 0, false);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    sim_store_hold(world->sim, "p", true);
+    lose_with_next_flush(world, 0); /* that of a label */
+    while (sim_disk_statistics(world->disks[0])->faults < 2) {
+        sim_run_for(world->sim, NS_PER_S / 10);
+    }
+    marks_are_being_set(world);
+    sim_disk_release(world->disks[0]);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    assert_int_equal(sim_disk_hanging(world->disks[0]), 0);
+    marks_are_being_set(world);
+    sim_disk_reset(world->disks[1]);
+    sim_run_for(world->sim, NS_PER_S / 10);
+    sim_store_hold(world->sim, "p", false);
+    assert_int_equal(world_drain(world), 0);
+    all_8_are_lost_and_nothing_else(world);
+    sim_run_for(world->sim, LONG_ENOUGH_S * NS_PER_S);
+    end(world);
+}
+
 static void
 random_losses_never_show_wrong_bytes(void **state)
 {
@@ -500,6 +769,11 @@ main(void)
         cmocka_unit_test(a_loss_that_a_label_meets_is_fenced),
         cmocka_unit_test(a_mark_is_not_taken_away_by_a_replay_without_the_disk),
         cmocka_unit_test(closing_tries_again),
+        cmocka_unit_test(what_a_good_flush_covered_is_not_marked),
+        cmocka_unit_test(a_loss_during_a_seal_marks_what_is_not_flushed),
+        cmocka_unit_test(bytes_of_a_late_write_do_not_go_back),
+        cmocka_unit_test(a_slow_store_does_not_fence_a_volume),
+        cmocka_unit_test(a_good_flush_after_a_loss_covers_nothing),
         cmocka_unit_test(random_losses_never_show_wrong_bytes),
     };
     log_set_level(LOG_LEVEL_ERROR - 1);
