@@ -228,13 +228,19 @@ enum run_state {
     RUN_STATE_OPEN = 2,
 };
 
+enum {
+    RUN_RINGS_MAX = 64,
+    RUN_RING_BYTES_MIN = 16 << 10,
+    RUN_RING_BYTES_MAX = 1 << 30,
+};
+
 /* How the last run ended, and where its volatile journals are. */
 struct run_record {
     uint8_t state;
     char boot_id[37];
     uint64_t incarnation;
     uint8_t ring_guid[GUID_BYTES];
-    uint32_t ring_count;
+    uint32_t ring_count; /* 0: it had none */
     uint64_t ring_bytes;
 };
 

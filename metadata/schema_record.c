@@ -200,7 +200,10 @@ static bool
 run_check(const void *record)
 {
     const struct run_record *run = record;
-    return run->state == RUN_STATE_CLEAN || run->state == RUN_STATE_OPEN;
+    return (run->state == RUN_STATE_CLEAN || run->state == RUN_STATE_OPEN) &&
+           run->ring_count <= RUN_RINGS_MAX &&
+           (run->ring_count == 0 || (run->ring_bytes >= RUN_RING_BYTES_MIN &&
+                                     run->ring_bytes <= RUN_RING_BYTES_MAX));
 }
 
 static bool

@@ -38,6 +38,11 @@
 enum {
     PAGES_AT_ONCE = 64,
 };
+_Static_assert((int)RUN_RINGS_MAX == (int)REACTOR_COUNT_MAX, "one of each reactor");
+_Static_assert(RUN_RINGS_MAX <= 64, "one bit of fenced_rings each");
+_Static_assert((int)RUN_RING_BYTES_MIN >=
+                   JOURNAL_HEADER_BYTES + JOURNAL_SEGMENTS * JOURNAL_RECORD_BYTES,
+               "a record in each segment");
 
 struct replay_page {
     struct pool_opening *opening;

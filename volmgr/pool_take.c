@@ -64,6 +64,12 @@ judge_one(const struct manager *manager, const struct disk_probe *probe, bool fo
     }
     const char *spec = probe->backend->spec;
 
+    if (probe->status == -EPROTO) {
+        return error_set(error, -EPROTO,
+                         "disk %.200s has %s: only that can tell what is on it (to take it all the "
+                         "same, wipe its first and last MiB first)",
+                         spec, foreign->what);
+    }
     if (probe->status < 0 && probe->status != -ENOENT && probe->status != -EBADMSG) {
         return error_set(error, probe->status, "disk %.200s cannot be read: %s", spec,
                          error_name(probe->status));

@@ -190,6 +190,10 @@ the_other_records_survive(void **state)
     run.ring_bytes = 16 * MIB;
     schema_put_run(&batch, &run);
     check_codec(&batch, get_run, &run, sizeof(run), "N", 1);
+    run.ring_count = 0;
+    run.ring_bytes = 0;
+    schema_put_run(&batch, &run);
+    check_codec(&batch, get_run, &run, sizeof(run), "N", 1);
 
     struct checkpoint_record checkpoint;
     memset(&checkpoint, 0, sizeof(checkpoint));
@@ -259,6 +263,48 @@ names(void **state)
     }
 }
 
+/* The start maps so many bytes for each, and has a bit for each. */
+static void
+rings_are_bounded(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t count;
+        uint64_t bytes;
+        int result;
+    } cases[] = {
+        { RUN_RINGS_MAX, RUN_RING_BYTES_MAX, 0 },
+        { 1, RUN_RING_BYTES_MIN, 0 },
+        { RUN_RINGS_MAX + 1, MIB, -EUCLEAN },
+        { UINT32_MAX, MIB, -EUCLEAN },
+        { 1, RUN_RING_BYTES_MAX + UINT64_C(1), -EUCLEAN },
+        { 1, RUN_RING_BYTES_MIN - 1, -EUCLEAN },
+        { 1, 0, -EUCLEAN },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct byte_buffer batch = BYTE_BUFFER_INIT;
+        struct run_record run = {
+            .state = RUN_STATE_OPEN, .ring_count = 1, .ring_bytes = RUN_RING_BYTES_MIN
+        };
+        struct run_record decoded;
+        uint8_t value[256];
+        schema_put_run(&batch, &run);
+        struct store_batch_item item = only_item(&batch);
+        assert_in_range(item.value_bytes, 24, sizeof(value));
+        memcpy(value, item.value, item.value_bytes);
+        /* The last two fields, behind a tag and a length each. */
+        uint8_t *count = value + item.value_bytes - 8 - 4 - 4;
+        uint8_t *bytes = value + item.value_bytes - 8;
+        assert_int_equal(get_le32(count), 1);
+        assert_int_equal(get_le64(bytes), RUN_RING_BYTES_MIN);
+        put_le32(count, cases[i].count);
+        put_le64(bytes, cases[i].bytes);
+        assert_int_equal(schema_get_run(value, item.value_bytes, &decoded), cases[i].result);
+        byte_buffer_free(&batch);
+    }
+}
+
 int
 main(void)
 {
@@ -267,6 +313,7 @@ main(void)
         cmocka_unit_test(the_other_records_survive),
         cmocka_unit_test(impossible_pools_are_refused),
         cmocka_unit_test(names),
+        cmocka_unit_test(rings_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/crc32c.h"
+#include "base/endian.h"
 #include "base/util.h"
 #include "volmgr/control_impl.h"
 
@@ -137,6 +139,38 @@ what_is_on_a_disk_is_not_taken_without_force(void **state)
     assert_int_equal(bench_shutdown(bench), 0);
     assert_int_equal(bench_boot(bench), 0);
     assert_int_equal(bench_pool_state(bench, "q"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
+/* Nobody here can tell what is on it. */
+static void
+a_disk_of_a_newer_version_is_not_taken_by_force(void **state)
+{
+    struct bench *bench = bench_with_disks(1, 3);
+    static const char *const newer[] = { "/d/2", NULL };
+    struct sim_disk *disk = sim_disk_find(bench->sim, "/d/2");
+    struct label label = { .pool_name = "far", .generation = 1, .size_bytes = DISK_BYTES };
+    uint8_t block[LABEL_BYTES];
+
+    (void)state;
+    assert_int_equal(label_layout(DISK_BYTES, 4 * MIB, true, &label), 0);
+    label_encode(&label, block);
+    put_le32(block + 12, LABEL_VERSION + 1);
+    put_le32(block + 8, 0);
+    put_le32(block + 8, crc32c(0, block, LABEL_BYTES));
+    sim_disk_poke(disk, LABEL_BYTES, block, sizeof(block));
+    uint64_t before = sim_disk_content_hash(disk);
+    for (int force = 0; force < 2; force++) {
+        assert_int_equal(bench_make_pool(bench, "p", newer, force != 0), -EPROTO);
+        assert_non_null(strstr(bench->error.message, "newer version"));
+        assert_int_equal(sim_disk_content_hash(disk), before);
+    }
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    struct disk_argument argument = { .spec = "/d/2" };
+    struct pool_add add = { .name = "p", .disk_count = 1, .disks = &argument, .force = true };
+    assert_int_equal(bench_pool_add(bench, &add), -EPROTO);
+    assert_int_equal(sim_disk_content_hash(disk), before);
     assert_int_equal(bench_shutdown(bench), 0);
     bench_free(bench);
 }
@@ -561,6 +595,7 @@ main(void)
         cmocka_unit_test(a_pool_survives_a_clean_restart),
         cmocka_unit_test(names_and_arguments_are_checked),
         cmocka_unit_test(what_is_on_a_disk_is_not_taken_without_force),
+        cmocka_unit_test(a_disk_of_a_newer_version_is_not_taken_by_force),
         cmocka_unit_test(a_failed_creation_is_undone),
         cmocka_unit_test(a_creation_without_database_is_undone),
         cmocka_unit_test(a_missing_disk_degrades_the_pool),
