@@ -6,6 +6,9 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 enum log_level {
     LOG_LEVEL_ERROR = 3, /* numbers are those of syslog */
     LOG_LEVEL_WARNING = 4,
@@ -22,6 +25,24 @@ void log_set_journal_format(int enable);
 
 /* One line; thread safe; `format` carries no newline. Never put a secret in. */
 void log_line(enum log_level level, const char *component, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+enum {
+    LOG_LIMIT_LINES = 10,   /* in so many seconds, */
+    LOG_LIMIT_SECONDS = 60,
+};
+
+/* For lines that a host could ask for without end. Zeroed memory is a fresh one. Any thread. */
+struct log_limit {
+    uint64_t began_ns; /* atomics */
+    uint32_t lines;
+    uint32_t left_out;
+};
+
+/* One more line now? *ret_left_out: how many were refused since the last period began. */
+bool log_limit_take(struct log_limit *limit, uint64_t now_ns, uint32_t *ret_left_out);
+/* An error, if the limit lets it through; what was left out before is told first. */
+void log_error_limited(struct log_limit *limit, const char *component, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 #define log_error(component, ...)   log_line(LOG_LEVEL_ERROR, component, __VA_ARGS__)

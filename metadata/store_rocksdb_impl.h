@@ -6,6 +6,7 @@
 #include <rocksdb/c.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "io/offload.h"
 #include "metadata/store.h"
 
@@ -24,6 +25,7 @@ struct store_rocksdb {
 
     struct offload *committer; /* one thread: M3 */
     struct offload *readers;
+    struct log_limit read_errors; /* a damaged table fails each read, as often as a host asks */
     bool is_broken; /* M4; touched by the committer's thread only, and by close() after its end */
     uint64_t batches; /* written so far; the same thread's */
 };

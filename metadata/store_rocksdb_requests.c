@@ -68,6 +68,17 @@ take_error(const struct store_rocksdb *store, const char *what, char *text)
     return result;
 }
 
+/* Free and translate RocksDB's error text of a read, and log it, but not without end. */
+static int
+take_read_error(struct store_rocksdb *store, char *text)
+{
+    ASSERT(text != NULL);
+    int result = store_rocksdb_error(text);
+    log_error_limited(&store->read_errors, "store", "%s: read failed: %s", store->directory, text);
+    rocksdb_free(text);
+    return result;
+}
+
 static void
 submit(struct store_rocksdb *store, struct offload *to, void *driver, void *owner,
        struct io_op *op, io_op_done_fn *done, offload_fn *work)
@@ -94,7 +105,7 @@ get_exact(struct store_rocksdb *store, struct store_get *get)
         rocksdb_get_pinned_cf(store->database, store->read_point, store->families[get->family],
                               (const char *)get->key, get->key_bytes, &text);
     if (text != NULL) {
-        return take_error(store, "read", text);
+        return take_read_error(store, text);
     }
     if (slice == NULL) {
         return -ENOENT;
@@ -144,7 +155,7 @@ get_floor(struct store_rocksdb *store, struct store_get *get)
     char *text = NULL;
     rocksdb_iter_get_error(iterator, &text);
     if (text != NULL) {
-        result = take_error(store, "read", text);
+        result = take_read_error(store, text);
     }
     rocksdb_iter_destroy(iterator);
     return result;

@@ -193,8 +193,10 @@ fetch_done(struct io_op *op)
         result = 0; /* nothing was ever written here */
     }
     if (result < 0) {
-        log_error("map", "volume %s: map page %llu cannot be read: %s", page->volume->record.name,
-                  (unsigned long long)page->number, error_name(result));
+        log_error_limited(&page->cache->read_errors, "map",
+                          "volume %s: map page %llu cannot be read: %s",
+                          page->volume->record.name, (unsigned long long)page->number,
+                          error_name(result));
     }
     page->state = result == 0 ? MAP_PAGE_READY : MAP_PAGE_FAILED;
     page->fetch = NULL;

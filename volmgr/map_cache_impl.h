@@ -15,6 +15,7 @@
 
 #include "base/hash_table.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "metadata/schema.h"
 #include "metadata/store.h"
 
@@ -62,6 +63,7 @@ struct map_cache {
     uint64_t bytes_max;
     uint64_t dirty_pages; /* dirty or sealed */
     uint64_t hits, misses, evictions;
+    struct log_limit read_errors;
 };
 
 void map_cache_init(struct map_cache *cache, struct shard *shard, uint64_t bytes_max);

@@ -185,6 +185,28 @@ test_log(void **state)
     assert_string_equal(next_line(line), "");
 }
 
+/* 10 lines a minute; then how many were left out. */
+static void
+test_log_limit(void **state)
+{
+    (void)state;
+    const uint64_t second = UINT64_C(1000000000);
+    struct log_limit limit = { 0 };
+    uint32_t left_out = 99;
+    uint32_t lines = 0;
+
+    for (uint64_t i = 0; i < 144; i++) {
+        lines += log_limit_take(&limit, 5 * second + i, &left_out);
+        assert_int_equal(left_out, 0);
+    }
+    assert_int_equal(lines, LOG_LIMIT_LINES);
+    assert_false(log_limit_take(&limit, (4 + LOG_LIMIT_SECONDS) * second, &left_out));
+    assert_true(log_limit_take(&limit, (6 + LOG_LIMIT_SECONDS) * second, &left_out));
+    assert_int_equal(left_out, 144 - LOG_LIMIT_LINES + 1);
+    assert_true(log_limit_take(&limit, (7 + LOG_LIMIT_SECONDS) * second, &left_out));
+    assert_int_equal(left_out, 0);
+}
+
 int
 main(void)
 {
@@ -195,6 +217,7 @@ main(void)
         cmocka_unit_test(test_error_name),
         cmocka_unit_test(test_assert),
         cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

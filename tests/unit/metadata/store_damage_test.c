@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/endian.h"
+#include "base/log.h"
 #include "base/random.h"
 #include "base/util.h"
 #include "tests/unit/metadata/harness.h"
@@ -489,6 +490,39 @@ the_checker_tells_what_it_cannot_read(void **state)
     store->ops->close(store);
 }
 
+/* Each read of a damaged table fails, as often as a host asks; the log must not fill up. */
+static void
+errors_of_reads_do_not_fill_the_log(void **state)
+{
+    struct harness *harness = *state;
+    char path[512];
+    char text[1 << 14];
+    struct outcome outcome;
+    uint32_t lines = 0;
+
+    copy_directory(harness, "origin", "copy"); /* of the test before */
+    find_file(harness_path(harness, "copy"), "", ".sst", path);
+    zero_middle_block(path);
+    FILE *log = tmpfile();
+    assert_non_null(log);
+    int standard_error = dup(STDERR_FILENO);
+    assert_true(standard_error >= 0);
+    assert_true(dup2(fileno(log), STDERR_FILENO) >= 0);
+    look(harness, "copy", false, &outcome);
+    assert_true(dup2(standard_error, STDERR_FILENO) >= 0);
+    close(standard_error);
+    assert_int_equal(outcome.open_result, 0);
+    assert_true(outcome.keys_unreadable > 2 * LOG_LIMIT_LINES);
+    ssize_t bytes = pread(fileno(log), text, sizeof(text) - 1, 0);
+    assert_in_range(bytes, 1, sizeof(text) - 2);
+    text[bytes] = '\0';
+    fclose(log);
+    for (const char *at = text; (at = strstr(at, "read failed")) != NULL; at++) {
+        lines++;
+    }
+    assert_int_equal(lines, LOG_LIMIT_LINES);
+}
+
 int
 main(void)
 {
@@ -497,6 +531,7 @@ main(void)
         cmocka_unit_test(holes_below_a_log_are_found),
         cmocka_unit_test(the_checker_tells_what_it_cannot_read),
         cmocka_unit_test(no_loss_is_unnoticed),
+        cmocka_unit_test(errors_of_reads_do_not_fill_the_log),
     };
     return cmocka_run_group_tests(tests, harness_start, harness_stop);
 }
