@@ -9,12 +9,16 @@ default configuration, and the first I/O within a second of the start of the pro
 over them; ends by SIGKILL and in order; everything that was written is there.
 
     scale.py --make-grains PROGRAM [--volumes N] [--grains N] [--grains-per-page N] [--rounds N]
+
+The last lines are all figures together, and what the time of a start is made of.
 """
 
 import argparse
+import datetime
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -31,6 +35,8 @@ GRAIN_BYTES = 64 * 1024
 PAGE_GRAINS = PAGE_BYTES // GRAIN_BYTES
 VOLUMES_AT_ONCE = 16
 OPERATIONS_EACH = 96
+SETTLE_S_MAX = 60
+PHASE_SHOWN_S = 0.01
 
 
 class Api(http.client.HTTPConnection):
@@ -203,7 +209,20 @@ def restart_and_read(daemon, end, work):
     return seconds
 
 
+def let_settle(env, daemon):
+    """The database merges its tables after so many grains at once, and begins again after every
+    restart in the middle of that; a host's writes never leave so much of it to do."""
+    began = time.monotonic()
+    while time.monotonic() - began < SETTLE_S_MAX:
+        before = daemon.cpu_seconds()
+        time.sleep(1)
+        if daemon.cpu_seconds() - before < 0.05:
+            break
+    env.say(f"settled after {time.monotonic() - began:.0f} s")
+
+
 def check_restarts(env, daemon, work, options, empty_s):
+    figures = []
     for what, end in (("SIGKILL", daemon.kill), ("an orderly end", daemon.stop)):
         times = []
         for _ in range(options.rounds):
@@ -211,19 +230,49 @@ def check_restarts(env, daemon, work, options, empty_s):
             times.append(restart_and_read(daemon, end, work))
             work.verify(50)
         text = " ".join(f"{seconds:.2f}" for seconds in times)
-        env.say(f"first I/O after {what}: {text} s after the start; "
-                f"{daemon.resident_bytes() / MIB:.0f} MiB resident")
         median = sorted(times)[len(times) // 2]
+        figures.append(f"first I/O after {what}: median {median:.2f} s ({text})")
+        env.say(f"{figures[-1]}; {daemon.resident_bytes() / MIB:.0f} MiB resident")
         # In the short form no absolute times: machines that test are loaded.
         limit = FIRST_IO_S_MAX if env.long and not SANITIZED else 10 * empty_s + 2
         check(median <= limit, f"first I/O after {what}: {median:.2f} s, more than {limit:.2f} s")
+    return figures
+
+
+def log_times(daemon):
+    """(time, text) of the lines up to "ready"."""
+    with open(daemon.log, encoding="utf-8", errors="replace") as file:
+        text = file.read().partition("\nready\n")[0]
+    return [(datetime.datetime.fromisoformat(stamp), words) for stamp, words in
+            re.findall(r"(?m)^(\d+-\d+-\d+T[\d:.]+)Z \w (.*)$", text)]
+
+
+def show_phases(daemon, work):
+    """Where the time of a start goes, as the daemon's own log has it."""
+    daemon.arguments += ["--log-level", "debug"]
+    seconds = restart_and_read(daemon, daemon.stop, work)
+    lines = log_times(daemon)
+    phases = [((after - at).total_seconds(), words)
+              for (at, words), (after, _) in zip(lines, lines[1:])]
+    long = [f"{words.rpartition(' ')[2]} {spent * 1000:.0f}" for spent, words in phases
+            if spent >= PHASE_SHOWN_S and words.startswith("control: ")]
+    others = sum(spent for spent, words in phases if words.startswith("control: "))
+    return (f"a start with {seconds:.2f} s: opening the pool {others * 1000:.0f} ms, of them "
+            f"{', '.join(long) or 'no phase that is long'}")
+
+
+def peak_bytes(daemon):
+    """The most that was resident since its start."""
+    with open(f"/proc/{daemon.pid}/status", encoding="ascii") as file:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1)) * 1024
 
 
 def check_memory(env, daemon, when):
     resident = daemon.resident_bytes()
-    env.say(f"{when}: {resident / MIB:.0f} MiB resident")
+    env.say(f"{when}: {resident / MIB:.0f} MiB resident, {peak_bytes(daemon) / MIB:.0f} at most")
     if not SANITIZED:
-        check(resident <= RESIDENT_BYTES_MAX, f"{when}: {resident // MIB} MiB are resident")
+        check(peak_bytes(daemon) <= RESIDENT_BYTES_MAX,
+              f"{when}: {peak_bytes(daemon) // MIB} MiB were resident")
 
 
 def run_random_io(env, daemon, work, seconds):
@@ -236,7 +285,7 @@ def run_random_io(env, daemon, work, seconds):
             reported += max(5, seconds / 6)
     check_memory(env, daemon, f"{work.operations} random operations")
     rate = work.operations / (time.monotonic() - began)
-    env.say(f"{rate:.0f} operations/s, {len(work.written)} blocks written")
+    return f"random I/O: {work.operations} operations, {rate:.0f}/s, {len(work.written)} writes"
 
 
 def parse_arguments(env):
@@ -262,8 +311,8 @@ def test(env):
     began = time.monotonic()
     make_volumes(daemon.socket, options.volumes)
     daemon.make_volume("p/huge", PIB)
-    env.say(f"{options.volumes} volumes and a huge one made and exported in "
-            f"{time.monotonic() - began:.1f} s")
+    figures = [f"{options.volumes} volumes of 1 TiB and one of 1 PiB made and exported in "
+               f"{time.monotonic() - began:.1f} s"]
     check_memory(env, daemon, f"{options.volumes} volumes")
     daemon.stop()
     grains = make_grains(env, daemon, options, options.volumes + 1)
@@ -272,13 +321,19 @@ def test(env):
     check_equal(mapped, grains.each * GRAIN_BYTES, "mapped bytes of a volume")
     check_memory(env, daemon, "after the start with all grains")
     work = RandomIo(env, daemon, grains, options.volumes)
-    run_random_io(env, daemon, work, 90 if env.long else 5)
-    check_restarts(env, daemon, work, options, empty_s)
+    figures.append(run_random_io(env, daemon, work, 90 if env.long else 5))
+    figures.append(f"{options.grains} mapped grains; memory at most "
+                   f"{peak_bytes(daemon) / MIB:.0f} MiB")
+    if env.long:
+        let_settle(env, daemon)
+    figures += check_restarts(env, daemon, work, options, empty_s)
     work.verify(20000 if env.long else 2000)
     check_memory(env, daemon, "at the end")
     check_equal(len(daemon.volctl("list")["volumes"]), options.volumes + 1, "volumes listed")
     check_equal(len(daemon.volctl("exports")["exports"]), options.volumes + 1, "exports listed")
+    figures.append(show_phases(daemon, work))
     daemon.stop()
+    env.say("\n".join(["", *figures]))
 
 
 def restart_empty(env, daemon):

@@ -738,7 +738,8 @@ class Life(unittest.TestCase):
         return answers[0]
 
     def test_waits_for_running_calls(self):
-        answer = self.stop_during("POST", "/v1/volumes", {"volume": "p/slow", "size_bytes": 1 << 30})
+        answer = self.stop_during("POST", "/v1/volumes",
+                                  {"volume": "p/slow", "size_bytes": 1 << 30})
         self.assertEqual(answer[0], 201)
 
     def test_event_waits_end_with_the_daemon(self):
