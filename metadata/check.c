@@ -22,6 +22,7 @@ static const char *const family_names[STORE_FAMILY_COUNT] = {
     [STORE_FAMILY_SYSTEM] = "system",
     [STORE_FAMILY_EXTENT] = "extent",
     [STORE_FAMILY_MAP] = "map",
+    [STORE_FAMILY_HISTORY] = "history",
 };
 
 const char *
@@ -83,6 +84,23 @@ check_find_branch(const struct check_state *state, uint64_t id)
     return found ? &state->branches[low] : NULL;
 }
 
+const struct volume_record *
+check_find_volume(const struct check_state *state, uint64_t id)
+{
+    size_t low = 0;
+    size_t high = state->volume_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (state->volumes[middle].id < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    bool found = low < state->volume_count && state->volumes[low].id == id;
+    return found ? &state->volumes[low] : NULL;
+}
+
 struct check_extent *
 check_find_extent(const struct check_state *state, uint64_t id)
 {
@@ -98,6 +116,17 @@ check_find_extent(const struct check_state *state, uint64_t id)
     }
     bool found = low < state->extent_count && state->extents[low].id == id;
     return found ? &state->extents[low] : NULL;
+}
+
+void
+check_report_unknown(struct check_state *state, const struct store_batch_item *item,
+                     const char *what)
+{
+    bool must_be_known = item->key[0] >= SCHEMA_MUST_BE_KNOWN;
+    check_report(state, must_be_known ? CHECK_ERROR : CHECK_WARNING, CHECK_RECORD_UNKNOWN, false,
+                 check_item_key(item), "a %s of type 0x%02x: a newer version may have written it%s",
+                 what, item->key[0],
+                 must_be_known ? ", and nobody can do without it who does not know it" : "");
 }
 
 bool
@@ -135,6 +164,9 @@ family_end(struct check_state *state)
     case STORE_FAMILY_MAP:
         check_map_end(state);
         break;
+    case STORE_FAMILY_HISTORY:
+        check_history_end(state);
+        break;
     case STORE_FAMILY_COUNT:
         UNREACHABLE();
     }
@@ -160,6 +192,9 @@ take_item(struct record_walk *walk, const struct store_batch_item *item)
     case STORE_FAMILY_MAP:
         check_map_item(state, item);
         break;
+    case STORE_FAMILY_HISTORY:
+        check_history_item(state, item);
+        break;
     case STORE_FAMILY_COUNT:
         UNREACHABLE();
     }
@@ -175,6 +210,7 @@ take_failure(struct record_walk *walk, enum store_family family, const uint8_t *
     }
     state->extents_are_incomplete |= family == STORE_FAMILY_EXTENT;
     state->map_is_incomplete |= family == STORE_FAMILY_MAP;
+    state->history_is_incomplete |= family == STORE_FAMILY_HISTORY;
     check_report(state, CHECK_ERROR, CHECK_UNREADABLE, false,
                  (struct check_key){ family, last_key, last_key_bytes },
                  "the %s records behind this key cannot be read: %s", family_names[family],
@@ -191,6 +227,8 @@ state_free(struct check_state *state)
     free(state->volumes);
     free(state->branches);
     free(state->exports);
+    free(state->snapshots);
+    free(state->policies);
     free(state->extents);
     free(state->bits);
     free(state->seen);

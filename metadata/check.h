@@ -4,8 +4,8 @@
  *
  * THEORY OF OPERATION
  *
- * One walk over all records, in the order SYSTEM, EXTENT, MAP, of a store that does not change (it
- * is opened read-only, or read through a snapshot). What must be compared across records is kept in
+ * One walk over all records, in the order SYSTEM, EXTENT, MAP, HISTORY, of a store that does not
+ * change (it is opened read-only, or read through a snapshot). What must be compared across records is kept in
  * memory: all SYSTEM records, and per extent its use bits and two bitmaps of the grains that the
  * maps name: about 100 bytes for an extent of 4 MiB. Map pages are looked at one by one.
  *
@@ -41,6 +41,12 @@ enum check_severity {
     X(BRANCH_PARENT_WRONG, "branch-parent-wrong")                                                  \
     X(BRANCH_FAMILY_WRONG, "branch-family-wrong")                                                  \
     X(BRANCH_ORPHAN, "branch-orphan")                                                              \
+    X(FORK_NOT_KEPT, "fork-not-kept")                                                              \
+    X(SNAPSHOT_ORPHAN, "snapshot-orphan")                                                          \
+    X(SNAPSHOT_GENERATION_WRONG, "snapshot-generation-wrong")                                      \
+    X(SNAPSHOT_TWICE, "snapshot-twice")                                                            \
+    X(SNAPSHOT_STRAY, "snapshot-stray")                                                            \
+    X(POLICY_ORPHAN, "policy-orphan")                                                              \
     X(POSITION_ORPHAN, "position-orphan")                                                          \
     X(MAPPED_COUNT_WRONG, "mapped-count-wrong")                                                    \
     X(EXPORT_VOLUME_MISSING, "export-volume-missing")                                              \
@@ -63,6 +69,10 @@ enum check_severity {
     X(GRAIN_OWNER_MISSING, "grain-owner-missing")                                                  \
     X(GRAIN_USE_MISSING, "grain-use-missing")                                                      \
     X(GRAIN_LEAKED, "grain-leaked")                                                                \
+    X(HISTORY_ORPHAN, "history-orphan")                                                            \
+    X(LINK_WRONG, "link-wrong")                                                                    \
+    X(LINKS_WRONG, "links-wrong")                                                                  \
+    X(COUNTER_WRONG, "counter-wrong")                                                              \
     X(LABEL_POOL_WRONG, "label-pool-wrong")                                                        \
     X(LABEL_DISK_UNKNOWN, "label-disk-unknown")                                                    \
     X(LABEL_GEOMETRY_WRONG, "label-geometry-wrong")                                                \

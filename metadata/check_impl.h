@@ -6,14 +6,31 @@
 #include "metadata/check.h"
 #include "metadata/record_walk_impl.h"
 
+/* Page versions of a branch, or links to them: how many, and what tells them from others. */
+struct check_history {
+    uint64_t count;
+    uint64_t sum;
+};
+
 struct check_branch {
     struct branch_record record;
     struct branch_position position;
     bool has_position;
     uint32_t volumes;  /* that name it */
     uint32_t children; /* branches that fork from it */
+    uint32_t snapshots; /* of it */
+    bool is_deleting;   /* its volume is being deleted: pages first, links later */
+    struct check_history versions; /* in the maps */
+    struct check_history links;
     uint64_t volume_bytes; /* size of the volume that names it */
     uint64_t owned_grains; /* counted in the maps */
+};
+
+struct check_snapshot {
+    uint64_t branch;
+    uint64_t generation;
+    uint32_t dependents; /* branches that fork there */
+    struct snapshot_record record;
 };
 
 struct check_extent {
@@ -36,7 +53,9 @@ struct check_state {
 
     bool has_pool;
     bool has_commit;
+    bool is_closed;         /* the pool's last run ended cleanly */
     bool map_is_incomplete; /* pages could not be read: what they use is not known */
+    bool history_is_incomplete;
     bool extents_are_incomplete;
     struct pool_record pool;
     struct disk_record *disks[POOL_DISKS_MAX]; /* NULL: none */
@@ -47,6 +66,10 @@ struct check_state {
     size_t branch_count;
     struct export_record *exports;
     size_t export_count;
+    struct check_snapshot *snapshots;
+    size_t snapshot_count;
+    uint64_t *policies; /* ids of volumes */
+    size_t policy_count;
     struct checkpoint_record checkpoints[256];
     bool has_checkpoint[256];
 
@@ -60,6 +83,7 @@ struct check_state {
     /* The page whose versions are being looked at. */
     uint64_t page_branch;
     uint64_t page_number;
+    uint64_t page_generation; /* of the version before */
     bool has_page;
     uint32_t seen_first[MAP_PAGE_ENTRIES]; /* plus one; 0: none */
     struct check_seen *seen;
@@ -92,6 +116,7 @@ void check_report(struct check_state *state, enum check_severity severity, enum 
 void *check_grow(void *array, size_t count, size_t element_bytes);
 
 struct check_branch *check_find_branch(const struct check_state *state, uint64_t id);
+const struct volume_record *check_find_volume(const struct check_state *state, uint64_t id);
 struct check_extent *check_find_extent(const struct check_state *state, uint64_t id);
 /* Whether `ancestor` is `branch` or one that it descends from. Ends in spite of loops. */
 bool check_descends_from(const struct check_state *state, const struct check_branch *branch,
@@ -100,12 +125,24 @@ bool check_descends_from(const struct check_state *state, const struct check_bra
 struct byte_buffer *check_repair(const struct check_state *state);
 
 /* One record; then, when all of the family have been seen, what must hold among them. */
+void check_report_unknown(struct check_state *state, const struct store_batch_item *item,
+                          const char *what);
 void check_system_item(struct check_state *state, const struct store_batch_item *item);
 void check_system_end(struct check_state *state);
 void check_extent_item(struct check_state *state, const struct store_batch_item *item);
 void check_extent_end(struct check_state *state);
 void check_map_item(struct check_state *state, const struct store_batch_item *item);
 void check_map_end(struct check_state *state);
+void check_history_item(struct check_state *state, const struct store_batch_item *item);
+void check_history_end(struct check_state *state);
+void check_add_version(struct check_history *history, uint64_t page, uint64_t version,
+                       uint64_t previous);
 void check_labels(struct check_state *state);
+
+/* Of SYSTEM. False: the record is damaged. */
+bool check_take_snapshot(struct check_state *state, const struct store_batch_item *item);
+bool check_take_policy(struct check_state *state, const struct store_batch_item *item);
+/* Volumes and branches are known. */
+void check_snapshots(struct check_state *state);
 
 #endif

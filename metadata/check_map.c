@@ -168,7 +168,10 @@ check_map_item(struct check_state *state, const struct store_batch_item *item)
         state->has_page = true;
         state->page_branch = branch_id;
         state->page_number = page;
+        state->page_generation = 0;
     }
+    check_add_version(&branch->versions, page, generation, state->page_generation);
+    state->page_generation = generation;
     for (uint32_t index = 0; index < MAP_PAGE_ENTRIES && state->has_pool; index++) {
         if (!map_entry_is_empty(&state->entries[index])) {
             check_entry(state, item, branch, page, generation, index);

@@ -142,8 +142,12 @@ static bool
 take_run(struct check_state *state, const struct store_batch_item *item)
 {
     struct run_record record;
-    (void)state;
-    return item->key_bytes == 1 && schema_get_run(item->value, item->value_bytes, &record) == 0;
+    if (item->key_bytes != 1
+        || schema_get_run(item->value, item->value_bytes, &record) != 0) {
+        return false;
+    }
+    state->is_closed = record.state == RUN_STATE_CLEAN;
+    return true;
 }
 
 static bool
@@ -162,6 +166,8 @@ static take_fn *const takers[256] = {
     [SCHEMA_EXPORT] = take_export,   [SCHEMA_RUN] = take_run,
     [SCHEMA_CHECKPOINT] = take_checkpoint,
     [SCHEMA_EVENT] = take_event,
+    [SCHEMA_SNAPSHOT] = check_take_snapshot,
+    [SCHEMA_POLICY] = check_take_policy,
 };
 
 void
@@ -169,9 +175,7 @@ check_system_item(struct check_state *state, const struct store_batch_item *item
 {
     take_fn *take = takers[item->key[0]];
     if (take == NULL) {
-        check_report(state, CHECK_WARNING, CHECK_RECORD_UNKNOWN, false, check_item_key(item),
-                     "a system record of type 0x%02x: a newer version may have written it",
-                     item->key[0]);
+        check_report_unknown(state, item, "system record");
     } else if (!take(state, item)) {
         check_report(state, CHECK_ERROR, CHECK_RECORD_DAMAGED, false, check_item_key(item),
                      "a system record of type '%c' is damaged", item->key[0]);
@@ -246,6 +250,12 @@ check_volumes(struct check_state *state)
             continue;
         }
         branch->volume_bytes = volume->size_bytes;
+        branch->is_deleting |= volume->deleting;
+        if ((branch->record.flags & BRANCH_HEADLESS) != 0) {
+            report_id(state, CHECK_ERROR, CHECK_VOLUME_BRANCH_WRONG, SCHEMA_VOLUME, volume->id,
+                      "this volume stands for a branch that says that it has no head:",
+                      volume->branch);
+        }
         if (++branch->volumes > 1) {
             report_id(state, CHECK_ERROR, CHECK_VOLUME_BRANCH_WRONG, SCHEMA_VOLUME, volume->id,
                       "another volume stands for the same branch:", volume->branch);
@@ -295,29 +305,12 @@ check_branches(struct check_state *state)
     }
     for (size_t n = 0; n < state->branch_count; n++) {
         const struct check_branch *branch = &state->branches[n];
-        if (branch->volumes == 0 && branch->children == 0) {
+        if (branch->volumes == 0 && branch->children == 0 && branch->snapshots == 0) {
             report_id(state, CHECK_WARNING, CHECK_BRANCH_ORPHAN, SCHEMA_BRANCH, branch->record.id,
-                      "no volume and no clone uses this branch; grains that it owns:",
+                      "no volume, snapshot or clone uses this branch; grains that it owns:",
                       branch->position.mapped_grains);
         }
     }
-}
-
-static const struct volume_record *
-find_volume(const struct check_state *state, uint64_t id)
-{
-    size_t low = 0;
-    size_t high = state->volume_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (state->volumes[middle].id < id) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    bool found = low < state->volume_count && state->volumes[low].id == id;
-    return found ? &state->volumes[low] : NULL;
 }
 
 static int
@@ -360,7 +353,7 @@ check_exports(struct check_state *state)
     for (size_t n = 0; n < state->export_count; n++) {
         const struct export_record *export = &state->exports[n];
         check_counter(state, SCHEMA_EXPORT, export->id, state->pool.next_export);
-        if (find_volume(state, export->volume) == NULL) {
+        if (check_find_volume(state, export->volume) == NULL) {
             uint8_t key[STORE_KEY_BYTES_MAX];
             uint32_t key_bytes = schema_key_id(key, SCHEMA_EXPORT, export->id);
             check_report(state, CHECK_WARNING, CHECK_EXPORT_VOLUME_MISSING, true,
@@ -386,6 +379,7 @@ check_system_end(struct check_state *state)
                      "the commit number is missing or damaged");
     }
     check_volumes(state);
+    check_snapshots(state);
     check_branches(state);
     check_exports(state);
 }

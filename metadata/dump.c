@@ -110,6 +110,7 @@ dump_pool(struct dump_state *state, const struct store_batch_item *item)
     put_number(line, "created_realtime_ns", pool.created_realtime_ns);
     put_number(line, "warning_percent", pool.warning_percent);
     put_number(line, "critical_percent", pool.critical_percent);
+    put_number(line, "last_snapshot", pool.last_snapshot);
     return true;
 }
 
@@ -168,6 +169,8 @@ dump_volume(struct dump_state *state, const struct store_batch_item *item)
     put_boolean(line, "deleting", volume.deleting);
     put_boolean(line, "fenced", volume.fenced);
     put_number(line, "created_realtime_ns", volume.created_realtime_ns);
+    put_number(line, "kind", volume.kind);
+    PUT_STRING(line, "overlay_key", volume.overlay_key);
     return true;
 }
 
@@ -185,6 +188,11 @@ dump_branch(struct dump_state *state, const struct store_batch_item *item)
     put_number(line, "parent", branch.parent);
     put_number(line, "fork_generation", branch.fork_generation);
     put_number(line, "current_generation", branch.current_generation);
+    put_number(line, "volume", branch.volume);
+    put_number(line, "unclean_generation", branch.unclean_generation);
+    put_boolean(line, "headless", (branch.flags & BRANCH_HEADLESS) != 0);
+    put_boolean(line, "complete", (branch.flags & BRANCH_COMPLETE) != 0);
+    put_boolean(line, "continues", (branch.flags & BRANCH_CONTINUES) != 0);
     return true;
 }
 
@@ -270,6 +278,59 @@ dump_event(struct dump_state *state, const struct store_batch_item *item)
     return true;
 }
 
+static bool
+dump_snapshot(struct dump_state *state, const struct store_batch_item *item)
+{
+    struct byte_buffer *line = &state->line;
+    struct snapshot_record snapshot;
+    uint64_t branch;
+    uint64_t generation;
+    if (schema_get_snapshot(item->value, item->value_bytes, &snapshot) != 0
+        || schema_snapshot_key_decode(item->key, item->key_bytes, &branch, &generation) != 0) {
+        return false;
+    }
+    PUT_STRING(line, "type", "snapshot");
+    put_number(line, "branch", branch);
+    put_number(line, "generation", generation);
+    put_number(line, "id", snapshot.id);
+    put_number(line, "volume", snapshot.volume);
+    put_hex(line, "guid", snapshot.guid, GUID_BYTES);
+    PUT_STRING(line, "name", snapshot.name);
+    put_number(line, "state", snapshot.state);
+    put_number(line, "size_bytes", snapshot.size_bytes);
+    put_number(line, "mapped_grains", snapshot.mapped_grains);
+    put_number(line, "created_realtime_ns", snapshot.created_realtime_ns);
+    put_number(line, "expires_ns", snapshot.expires_ns);
+    put_number(line, "rules", snapshot.rules);
+    put_hex(line, "group_guid", snapshot.group_guid, GUID_BYTES);
+    return true;
+}
+
+static bool
+dump_policy(struct dump_state *state, const struct store_batch_item *item)
+{
+    struct byte_buffer *line = &state->line;
+    struct policy_record policy;
+    if (schema_get_policy(item->value, item->value_bytes, &policy) != 0 || item->key_bytes != 9) {
+        return false;
+    }
+    PUT_STRING(line, "type", "policy");
+    put_number(line, "volume", get_be64(item->key + 1));
+    put_name(line, "rules"); /* number, every so many ns, how many, immutable for so many ns */
+    put_text(line, "[");
+    const char *separator = "";
+    for (uint32_t n = 0; n < POLICY_RULES_MAX; n++) {
+        const struct policy_rule *rule = &policy.rules[n];
+        if (rule->every_ns != 0) {
+            byte_buffer_append_format(line, "%s[%u,%" PRIu64 ",%u,%" PRIu64 "]", separator, n,
+                                      rule->every_ns, rule->keep, rule->immutable_ns);
+            separator = ",";
+        }
+    }
+    put_text(line, "]");
+    return true;
+}
+
 static dump_fn *const system_dumpers[256] = {
     [SCHEMA_POOL] = dump_pool,     [SCHEMA_COMMIT] = dump_commit,
     [SCHEMA_DISK] = dump_disk,     [SCHEMA_VOLUME] = dump_volume,
@@ -277,6 +338,8 @@ static dump_fn *const system_dumpers[256] = {
     [SCHEMA_EXPORT] = dump_export, [SCHEMA_RUN] = dump_run,
     [SCHEMA_CHECKPOINT] = dump_checkpoint,
     [SCHEMA_EVENT] = dump_event,
+    [SCHEMA_SNAPSHOT] = dump_snapshot,
+    [SCHEMA_POLICY] = dump_policy,
 };
 
 /* ---- the other families ---- */
@@ -351,6 +414,62 @@ dump_page(struct dump_state *state, const struct store_batch_item *item)
     return true;
 }
 
+static bool
+dump_link(struct dump_state *state, const struct store_batch_item *item)
+{
+    struct byte_buffer *line = &state->line;
+    struct history_link link;
+    if (history_link_key_decode(item->key, item->key_bytes, &link) != 0
+        || item->value_bytes != 0) {
+        return false;
+    }
+    PUT_STRING(line, "type", "link");
+    put_number(line, "branch", link.branch);
+    put_number(line, "version", link.version);
+    put_number(line, "previous", link.previous);
+    put_number(line, "page", link.page);
+    return true;
+}
+
+static bool
+dump_counter(struct dump_state *state, const struct store_batch_item *item)
+{
+    struct byte_buffer *line = &state->line;
+    struct history_counter counter;
+    int64_t count;
+    if (history_counter_key_decode(item->key, item->key_bytes, &counter) != 0
+        || schema_get_counter(item->value, item->value_bytes, &count) != 0) {
+        return false;
+    }
+    PUT_STRING(line, "type", "counter");
+    put_number(line, "branch", counter.branch);
+    put_number(line, "birth", counter.birth);
+    put_number(line, "death", counter.death);
+    put_name(line, "grains");
+    byte_buffer_append_format(line, "%" PRId64, count);
+    return true;
+}
+
+static dump_fn *
+dumper_of(const struct store_batch_item *item)
+{
+    switch (item->family) {
+    case STORE_FAMILY_SYSTEM:
+        return system_dumpers[item->key[0]];
+    case STORE_FAMILY_EXTENT:
+        return dump_extent;
+    case STORE_FAMILY_MAP:
+        return dump_page;
+    case STORE_FAMILY_HISTORY:
+        return item->key[0] == HISTORY_LINK ? dump_link
+            : item->key[0] == HISTORY_COUNTER ? dump_counter
+                                              : NULL;
+    case STORE_FAMILY_COUNT:
+        break;
+    }
+    UNREACHABLE();
+}
+
 /* ---- the walk ---- */
 
 static void
@@ -359,9 +478,7 @@ dump_item(struct record_walk *walk, const struct store_batch_item *item)
     struct dump_state *state = container_of(walk, struct dump_state, walk);
     struct metadata_dump *dump = state->dump;
     struct byte_buffer *line = &state->line;
-    dump_fn *dumper = item->family == STORE_FAMILY_SYSTEM ? system_dumpers[item->key[0]]
-        : item->family == STORE_FAMILY_EXTENT             ? dump_extent
-                                                          : dump_page;
+    dump_fn *dumper = dumper_of(item);
     byte_buffer_clear(line);
     put_text(line, "{");
     if (dumper == NULL || !dumper(state, item)) {

@@ -32,6 +32,27 @@ schema_key_disk(uint8_t *key, uint16_t index)
     return 3;
 }
 
+uint32_t
+schema_key_snapshot(uint8_t *key, uint64_t branch, uint64_t generation)
+{
+    key[0] = SCHEMA_SNAPSHOT;
+    put_be64(key + 1, branch);
+    put_be64(key + 9, generation);
+    return 17;
+}
+
+int
+schema_snapshot_key_decode(const uint8_t *key, size_t key_bytes, uint64_t *ret_branch,
+                           uint64_t *ret_generation)
+{
+    if (key_bytes != 17 || key[0] != SCHEMA_SNAPSHOT || get_be64(key + 9) > UINT32_MAX) {
+        return -EUCLEAN;
+    }
+    *ret_branch = get_be64(key + 1);
+    *ret_generation = get_be64(key + 9);
+    return 0;
+}
+
 void
 schema_put_commit(struct byte_buffer *batch, uint64_t commit)
 {
@@ -76,13 +97,13 @@ int
 schema_merge(enum store_family family, const uint8_t *key, size_t key_bytes,
              struct byte_buffer *value, const uint8_t *operand, size_t operand_bytes)
 {
-    (void)key;
-    (void)key_bytes;
     switch (family) {
     case STORE_FAMILY_MAP:
         return schema_merge_map(value, operand, operand_bytes);
     case STORE_FAMILY_EXTENT:
         return schema_merge_extent(value, operand, operand_bytes);
+    case STORE_FAMILY_HISTORY:
+        return schema_merge_history(key, key_bytes, value, operand, operand_bytes);
     case STORE_FAMILY_SYSTEM:
     case STORE_FAMILY_COUNT:
         break;

@@ -5,7 +5,7 @@
  * Keys: one type byte, then big-endian numbers. Values of the SYSTEM family are sequences of
  * {le16 tag, le16 length, bytes} fields, so that a field can be added without a new format; a
  * reader skips tags that it does not know, unless the tag's top bit (0x8000) says that it must not.
- * Values of EXTENT and MAP are packed. Decoders trust nothing (P12): -EUCLEAN.
+ * Values of EXTENT, MAP and HISTORY are packed. Decoders trust nothing (P12): -EUCLEAN.
  */
 #ifndef METADATA_SCHEMA_H
 #define METADATA_SCHEMA_H
@@ -37,6 +37,7 @@ enum {
     POOL_DISKS_MAX = 1024,
     NAME_BYTES_MAX = 127,      /* of a pool, volume, export; without the NUL */
     DISK_SPEC_BYTES_MAX = 1023,
+    OVERLAY_KEY_BYTES_MAX = 255,
     GUID_BYTES = 16,
 };
 
@@ -131,7 +132,58 @@ int extent_record_decode(const void *value, size_t value_bytes, uint32_t grains_
 /* Merge operand: set or clear the use bits of grains [first, first + count) of an extent. */
 void extent_use_append(struct byte_buffer *operand, bool used, uint32_t first, uint32_t count);
 
+/* ---- history: the times of page versions ---- */
+
+enum history_record {
+    HISTORY_LINK = 'L',    /* "L" be64 branch, be32 version, be32 previous, be64 page: no value */
+    HISTORY_COUNTER = 'A', /* "A" be64 branch, be32 death, be32 birth */
+};
+
+/*
+ * One for each stored page version, in the order in which versions supersede others. A version and
+ * its link are written and removed by the same commit.
+ */
+struct history_link {
+    uint64_t branch;
+    uint32_t version;  /* number of the page version, which is its generation */
+    uint32_t previous; /* the next older stored version of that page in the branch; 0: none */
+    uint64_t page;
+};
+
+/* Counts grains by the generations in which they entered and left the head of a branch. */
+struct history_counter {
+    uint64_t branch;
+    uint32_t death; /* HISTORY_FOREVER: entered, and not freed since */
+    uint32_t birth;
+};
+#define HISTORY_FOREVER UINT32_MAX
+
+enum {
+    HISTORY_LINK_KEY_BYTES = 25,
+    HISTORY_COUNTER_KEY_BYTES = 17,
+};
+void history_link_key_encode(uint8_t key[static HISTORY_LINK_KEY_BYTES],
+                             const struct history_link *link);
+/* -EUCLEAN also when `previous` is not older than the version. */
+int history_link_key_decode(const uint8_t *key, size_t key_bytes, struct history_link *ret_link);
+void history_counter_key_encode(uint8_t key[static HISTORY_COUNTER_KEY_BYTES],
+                                const struct history_counter *counter);
+/* -EUCLEAN also for a death that is not after the birth. */
+int history_counter_key_decode(const uint8_t *key, size_t key_bytes,
+                               struct history_counter *ret_counter);
+
+/* Append to `batch`: a PUT or DELETE of the link; a MERGE that adds to the counter. */
+void schema_put_link(struct byte_buffer *batch, const struct history_link *link);
+void schema_delete_link(struct byte_buffer *batch, const struct history_link *link);
+void schema_add_counter(struct byte_buffer *batch, const struct history_counter *counter,
+                        int64_t added);
+/* A counter of 0 has an empty value; it is the same as none. */
+int schema_get_counter(const void *value, size_t value_bytes, int64_t *ret_count);
+
 /* ---- SYSTEM records ---- */
+
+/* A reader that does not know a type above SCHEMA_MUST_BE_KNOWN refuses the database. */
+#define SCHEMA_MUST_BE_KNOWN 0x61 /* 'a' */
 
 enum schema_record {
     SCHEMA_POOL = 'P',       /* "P" */
@@ -144,6 +196,8 @@ enum schema_record {
     SCHEMA_RUN = 'N',        /* "N": struct run_record */
     SCHEMA_CHECKPOINT = 'K', /* "K" u8 slot */
     SCHEMA_EVENT = 'E',      /* "E" be64 sequence: text of a past event */
+    SCHEMA_SNAPSHOT = 'S',   /* "S" be64 branch id, be64 generation: struct snapshot_record */
+    SCHEMA_POLICY = 'T',     /* "T" be64 volume id: struct policy_record */
 };
 
 struct pool_record {
@@ -160,6 +214,7 @@ struct pool_record {
     uint64_t created_realtime_ns;
     uint8_t warning_percent; /* thresholds of used space that raise events */
     uint8_t critical_percent;
+    uint64_t last_snapshot; /* id of the newest snapshot; 0: there was none yet */
 };
 
 enum disk_state {
@@ -194,23 +249,41 @@ struct volume_record {
     bool deleting; /* gone for users; its grains are being freed */
     bool fenced;   /* writes may be lost, and which ones is not known: no I/O until accepted */
     uint64_t created_realtime_ns;
+    uint8_t kind; /* enum volume_kind */
+    char overlay_key[OVERLAY_KEY_BYTES_MAX + 1]; /* whose private overlay it is; else empty */
 };
 enum {
     VOLUME_TIER_AUTO = 255
+};
+enum volume_kind {
+    VOLUME_KIND_PLAIN = 0,
+    VOLUME_KIND_EPHEMERAL = 1, /* what one session wrote over an export; gone with it */
+    VOLUME_KIND_PRIVATE = 2,   /* what one host writes over an export; it finds it again */
 };
 
 struct branch_record {
     uint64_t id;
     uint64_t family;            /* id of the first branch of the family */
     uint64_t parent;            /* 0: none */
-    uint64_t fork_generation;   /* generations up to it belong to the parent */
+    /* Generations up to it belong to the parent; the next one is kept free for what makes a branch
+     * independent, so that with a parent the first is fork_generation + 2. */
+    uint64_t fork_generation;
     uint64_t current_generation;
+    uint64_t volume;             /* whose head it is or was; 0: not recorded */
+    uint64_t unclean_generation; /* current at the last open that followed no clean end; 0: none */
+    uint8_t flags;               /* enum branch_flag */
+};
+enum branch_flag {
+    BRANCH_HEADLESS = 1,  /* no volume stands for it; snapshots and clones may need it */
+    BRANCH_COMPLETE = 2,  /* every page has a version: look-ups do not go on to the parent */
+    BRANCH_CONTINUES = 4, /* owns what the parent owned: together they are one line */
+    BRANCH_FLAGS = BRANCH_HEADLESS | BRANCH_COMPLETE | BRANCH_CONTINUES,
 };
 
 /* Rewritten by each commit that changes a branch's map. */
 struct branch_position {
     uint64_t batch;         /* journal records of this branch up to this batch are committed */
-    uint64_t mapped_grains; /* grains that the branch owns */
+    uint64_t mapped_grains; /* grains that its head names */
 };
 
 struct export_record {
@@ -251,10 +324,49 @@ struct checkpoint_record {
     uint64_t first_extent; /* the rest is chained inside the extents */
 };
 
+enum snapshot_state {
+    SNAPSHOT_PENDING = 1,  /* the generation is being kept: it exists for nobody yet */
+    SNAPSHOT_KEPT = 2,
+    SNAPSHOT_HIDDEN = 3,   /* deleted, but clones need it; has no name */
+    SNAPSHOT_DELETING = 4, /* what only it needed is being freed; has no name */
+};
+
+/* Of the generation of a branch that its key names. */
+struct snapshot_record {
+    uint64_t id;     /* never used again; not 0 */
+    uint64_t volume; /* that it is listed under */
+    uint8_t guid[GUID_BYTES];
+    char name[NAME_BYTES_MAX + 1]; /* unique in its volume; empty: none */
+    uint8_t state;
+    uint64_t size_bytes;
+    uint64_t mapped_grains; /* that it names */
+    uint64_t created_realtime_ns;
+    uint64_t expires_ns; /* by the pool's clock; until then nobody can delete it; 0: anybody can */
+    uint8_t rules;       /* bit n: made for rule n of the volume's policy; 0: by hand */
+    uint8_t group_guid[GUID_BYTES]; /* of those taken at one instant; zeroes: it was alone */
+};
+
+enum {
+    POLICY_RULES_MAX = 8
+};
+struct policy_rule {
+    uint64_t every_ns; /* 0: the rule is not in use, and the rest is 0 */
+    uint64_t immutable_ns;
+    uint32_t keep;
+};
+/* When snapshots of a volume are made and deleted. */
+struct policy_record {
+    struct policy_rule rules[POLICY_RULES_MAX];
+};
+
 /* Key builders; `key` has room for STORE_KEY_BYTES_MAX; return its length. */
 uint32_t schema_key(uint8_t *key, enum schema_record record);
 uint32_t schema_key_id(uint8_t *key, enum schema_record record, uint64_t id); /* be64 */
 uint32_t schema_key_disk(uint8_t *key, uint16_t index);
+uint32_t schema_key_snapshot(uint8_t *key, uint64_t branch, uint64_t generation);
+/* -EUCLEAN when it is no key of a snapshot. */
+int schema_snapshot_key_decode(const uint8_t *key, size_t key_bytes, uint64_t *ret_branch,
+                               uint64_t *ret_generation);
 
 /* Append a PUT of the record to `batch`. */
 void schema_put_pool(struct byte_buffer *batch, const struct pool_record *record);
@@ -268,6 +380,10 @@ void schema_put_export(struct byte_buffer *batch, const struct export_record *re
 void schema_put_run(struct byte_buffer *batch, const struct run_record *record);
 void schema_put_checkpoint(struct byte_buffer *batch, uint8_t slot,
                            const struct checkpoint_record *record);
+void schema_put_snapshot(struct byte_buffer *batch, uint64_t branch, uint64_t generation,
+                         const struct snapshot_record *record);
+void schema_put_policy(struct byte_buffer *batch, uint64_t volume,
+                       const struct policy_record *record);
 void schema_put_extent(struct byte_buffer *batch, uint64_t extent,
                        const struct extent_record *record, uint32_t grains_per_extent);
 void schema_delete_id(struct byte_buffer *batch, enum schema_record record, uint64_t id);
@@ -284,8 +400,11 @@ int schema_get_export(const void *value, size_t value_bytes, struct export_recor
 int schema_get_run(const void *value, size_t value_bytes, struct run_record *ret_record);
 int schema_get_checkpoint(const void *value, size_t value_bytes,
                           struct checkpoint_record *ret_record);
+int schema_get_snapshot(const void *value, size_t value_bytes,
+                        struct snapshot_record *ret_record);
+int schema_get_policy(const void *value, size_t value_bytes, struct policy_record *ret_record);
 
-/* The store's merge function: MAP deltas and EXTENT use bits; see store_merge_fn. */
+/* The store's merge function: MAP deltas, EXTENT use bits, HISTORY counters; store_merge_fn. */
 int schema_merge(enum store_family family, const uint8_t *key, size_t key_bytes,
                  struct byte_buffer *value, const uint8_t *operand, size_t operand_bytes);
 

@@ -50,6 +50,12 @@ enum {
         .tag = (tag_), .kind = FIELD_##kind_, .offset = offsetof(struct type, member),             \
         .size_bytes = sizeof(((struct type *)0)->member)                                           \
     }
+#define FIELD_OPTIONAL(type, tag_, kind_, member)                                                  \
+    {                                                                                              \
+        .tag = (tag_), .kind = FIELD_##kind_, .optional = true,                                    \
+        .offset = offsetof(struct type, member),                                                   \
+        .size_bytes = sizeof(((struct type *)0)->member)                                           \
+    }
 #define RECORD_TYPE(type, fields_, check_)                                                         \
     {                                                                                              \
         .fields = (fields_), .field_count = ARRAY_SIZE(fields_), .check = (check_),                \
@@ -72,6 +78,7 @@ static const struct record_field pool_fields[] = {
     FIELD(pool_record, 11, NUMBER, created_realtime_ns),
     FIELD(pool_record, 12, NUMBER, warning_percent),
     FIELD(pool_record, 13, NUMBER, critical_percent),
+    FIELD_OPTIONAL(pool_record, 14, NUMBER, last_snapshot),
 };
 
 static const struct record_field disk_fields[] = {
@@ -100,6 +107,8 @@ static const struct record_field volume_fields[] = {
     FIELD(volume_record, 10, BOOLEAN, deleting),
     FIELD(volume_record, 11, NUMBER, created_realtime_ns),
     FIELD(volume_record, 12, BOOLEAN, fenced),
+    FIELD_OPTIONAL(volume_record, 13, NUMBER, kind),
+    FIELD_OPTIONAL(volume_record, 14, TEXT, overlay_key),
 };
 
 static const struct record_field branch_fields[] = {
@@ -108,6 +117,9 @@ static const struct record_field branch_fields[] = {
     FIELD(branch_record, 3, NUMBER, parent),
     FIELD(branch_record, 4, NUMBER, fork_generation),
     FIELD(branch_record, 5, NUMBER, current_generation),
+    FIELD_OPTIONAL(branch_record, 6, NUMBER, flags),
+    FIELD_OPTIONAL(branch_record, 7, NUMBER, volume),
+    FIELD_OPTIONAL(branch_record, 8, NUMBER, unclean_generation),
 };
 
 static const struct record_field position_fields[] = {
@@ -140,6 +152,31 @@ static const struct record_field checkpoint_fields[] = {
     FIELD(checkpoint_record, 3, NUMBER, extent_count),
     FIELD(checkpoint_record, 4, NUMBER, first_extent),
 };
+
+static const struct record_field snapshot_fields[] = {
+    FIELD(snapshot_record, 1, NUMBER, id),
+    FIELD(snapshot_record, 2, NUMBER, volume),
+    FIELD(snapshot_record, 3, BYTES, guid),
+    FIELD(snapshot_record, 4, TEXT, name),
+    FIELD(snapshot_record, 5, NUMBER, state),
+    FIELD(snapshot_record, 6, NUMBER, size_bytes),
+    FIELD(snapshot_record, 7, NUMBER, mapped_grains),
+    FIELD(snapshot_record, 8, NUMBER, created_realtime_ns),
+    FIELD(snapshot_record, 9, NUMBER, expires_ns),
+    FIELD(snapshot_record, 10, NUMBER, rules),
+    FIELD(snapshot_record, 11, BYTES, group_guid),
+};
+
+#define POLICY_RULE(n)                                                                             \
+    FIELD(policy_record, 3 * (n) + 1, NUMBER, rules[n].every_ns),                                  \
+        FIELD(policy_record, 3 * (n) + 2, NUMBER, rules[n].keep),                                  \
+        FIELD(policy_record, 3 * (n) + 3, NUMBER, rules[n].immutable_ns)
+
+static const struct record_field policy_fields[] = {
+    POLICY_RULE(0), POLICY_RULE(1), POLICY_RULE(2), POLICY_RULE(3),
+    POLICY_RULE(4), POLICY_RULE(5), POLICY_RULE(6), POLICY_RULE(7),
+};
+_Static_assert(POLICY_RULES_MAX == 8, "one line for each rule");
 
 /* ---- what must hold among the fields ---- */
 
@@ -177,7 +214,9 @@ volume_check(const void *record)
     return schema_name_is_valid(volume->name)
         && (volume->sector_bytes == 512 || volume->sector_bytes == 4096)
         && volume->size_bytes % volume->sector_bytes == 0 && volume->size_bytes <= INT64_MAX
-        && volume->copies >= 1 && volume->copies <= EXTENT_COPIES_MAX;
+        && volume->copies >= 1 && volume->copies <= EXTENT_COPIES_MAX
+        && volume->kind <= VOLUME_KIND_PRIVATE
+        && (volume->overlay_key[0] != '\0') == (volume->kind == VOLUME_KIND_PRIVATE);
 }
 
 static bool
@@ -186,7 +225,35 @@ branch_check(const void *record)
     const struct branch_record *branch = record;
     /* Generations of a branch start above its fork: what is not above is the parent's. */
     return branch->id != 0 && branch->parent != branch->id
-        && (branch->parent == 0 || branch->current_generation > branch->fork_generation);
+        && (branch->flags & ~BRANCH_FLAGS) == 0
+        && branch->unclean_generation <= branch->current_generation
+        && (branch->parent == 0 ? (branch->flags & BRANCH_CONTINUES) == 0
+                                : branch->current_generation > branch->fork_generation
+                   && branch->current_generation - branch->fork_generation >= 2);
+}
+
+static bool
+snapshot_check(const void *record)
+{
+    const struct snapshot_record *snapshot = record;
+    bool has_name =
+        snapshot->state == SNAPSHOT_PENDING || snapshot->state == SNAPSHOT_KEPT;
+    return snapshot->id != 0 && snapshot->state >= SNAPSHOT_PENDING
+        && snapshot->state <= SNAPSHOT_DELETING && snapshot->size_bytes <= INT64_MAX
+        && (has_name ? schema_name_is_valid(snapshot->name) : snapshot->name[0] == '\0');
+}
+
+static bool
+policy_check(const void *record)
+{
+    const struct policy_record *policy = record;
+    for (uint32_t n = 0; n < POLICY_RULES_MAX; n++) {
+        const struct policy_rule *rule = &policy->rules[n];
+        if (rule->every_ns == 0 ? rule->keep != 0 || rule->immutable_ns != 0 : rule->keep == 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool
@@ -220,6 +287,10 @@ static const struct record_type branch_type =
     RECORD_TYPE(branch_record, branch_fields, branch_check);
 static const struct record_type position_type =
     RECORD_TYPE(branch_position, position_fields, no_check);
+static const struct record_type snapshot_type =
+    RECORD_TYPE(snapshot_record, snapshot_fields, snapshot_check);
+static const struct record_type policy_type =
+    RECORD_TYPE(policy_record, policy_fields, policy_check);
 static const struct record_type export_type =
     RECORD_TYPE(export_record, export_fields, export_check);
 static const struct record_type run_type = RECORD_TYPE(run_record, run_fields, run_check);
@@ -377,6 +448,8 @@ record_get(const void *value, size_t value_bytes, const struct record_type *type
         struct export_record export;
         struct run_record run;
         struct checkpoint_record checkpoint;
+        struct snapshot_record snapshot;
+        struct policy_record policy;
     } decoded;
     ASSERT_OP(type->record_bytes, <=, sizeof(decoded));
     memset(&decoded, 0, sizeof(decoded));
@@ -493,4 +566,32 @@ int
 schema_get_checkpoint(const void *value, size_t value_bytes, struct checkpoint_record *ret_record)
 {
     return record_get(value, value_bytes, &checkpoint_type, ret_record);
+}
+
+void
+schema_put_snapshot(struct byte_buffer *batch, uint64_t branch, uint64_t generation,
+                    const struct snapshot_record *record)
+{
+    uint8_t key[STORE_KEY_BYTES_MAX];
+    ASSERT_OP(generation, <=, (uint64_t)UINT32_MAX);
+    record_put(batch, key, schema_key_snapshot(key, branch, generation), &snapshot_type, record);
+}
+
+int
+schema_get_snapshot(const void *value, size_t value_bytes, struct snapshot_record *ret_record)
+{
+    return record_get(value, value_bytes, &snapshot_type, ret_record);
+}
+
+void
+schema_put_policy(struct byte_buffer *batch, uint64_t volume, const struct policy_record *record)
+{
+    uint8_t key[STORE_KEY_BYTES_MAX];
+    record_put(batch, key, schema_key_id(key, SCHEMA_POLICY, volume), &policy_type, record);
+}
+
+int
+schema_get_policy(const void *value, size_t value_bytes, struct policy_record *ret_record)
+{
+    return record_get(value, value_bytes, &policy_type, ret_record);
 }

@@ -35,6 +35,7 @@ enum store_family {
     STORE_FAMILY_SYSTEM, /* pool, disks, volumes, exports, counters: small, read at open */
     STORE_FAMILY_EXTENT, /* extent records: places and use bits; read at open */
     STORE_FAMILY_MAP,    /* volume map pages: fetched one by one */
+    STORE_FAMILY_HISTORY, /* when page versions came, for what deletes and compares snapshots */
     STORE_FAMILY_COUNT
 };
 
@@ -94,6 +95,10 @@ struct store_get {
     uint32_t floor_prefix_bytes;
     uint8_t ret_key[STORE_KEY_BYTES_MAX];
     uint32_t ret_key_bytes;
+    /* With `floor`: the next smaller key of the same prefix, too; 0 bytes: there is none. */
+    bool previous;
+    uint8_t ret_previous_key[STORE_KEY_BYTES_MAX];
+    uint32_t ret_previous_key_bytes;
     void *driver[16];
 };
 

@@ -8,7 +8,7 @@
  * so that a batch is atomic across families (M1). Writes are never made without the log. Deltas are
  * RocksDB merge operands; the merge operator calls the store's merge function, and where there is
  * no base value yet it only puts operands behind each other, which is legal because operands of
- * both families are sequences (schema.h).
+ * all families are sequences (schema.h).
  *
  * The log is recovered in RocksDB's point-in-time mode: after a power cut it ends in a torn record
  * or in zeroes of the preallocated area, and every stricter mode takes an ordinary power cut for
@@ -81,11 +81,13 @@ static const char *const family_names[STORE_FAMILY_COUNT] = {
     [STORE_FAMILY_SYSTEM] = "default",
     [STORE_FAMILY_EXTENT] = "extent",
     [STORE_FAMILY_MAP] = "map",
+    [STORE_FAMILY_HISTORY] = "history",
 };
 static const uint64_t family_write_buffer_bytes[STORE_FAMILY_COUNT] = {
     [STORE_FAMILY_SYSTEM] = 4 * MIB,
     [STORE_FAMILY_EXTENT] = 8 * MIB,
     [STORE_FAMILY_MAP] = 16 * MIB,
+    [STORE_FAMILY_HISTORY] = 8 * MIB,
 };
 
 /* ---- merge operator ---- */
@@ -394,6 +396,13 @@ open_error(const char *directory, char *text, struct error *error)
     } else if (result == -ENOSPC) {
         error_set(error, result, "no space to open the metadata database in %s (%s)", directory,
                   text);
+    } else if (strstr(text, "Column family not found") != NULL) {
+        /* Not created here: one that the MANIFEST has lost would come back empty. */
+        result = -EUCLEAN;
+        error_set(error, result,
+                  "the metadata database in %s is damaged, or of an early version: a family of "
+                  "records is missing (%s)",
+                  directory, text);
     } else if (result == -EUCLEAN || strncmp(text, "Invalid argument", 16) == 0
                || strstr(text, "No such file") != NULL) {
         result = -EUCLEAN;

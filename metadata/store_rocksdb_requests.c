@@ -138,6 +138,24 @@ get_floor_take(const rocksdb_iterator_t *iterator, struct store_get *get)
     return 0;
 }
 
+/* The key in front of the iterator's position, if it has the wanted prefix, too. */
+static void
+get_previous_take(rocksdb_iterator_t *iterator, struct store_get *get)
+{
+    rocksdb_iter_prev(iterator);
+    if (!rocksdb_iter_valid(iterator)) {
+        return;
+    }
+    size_t key_bytes;
+    const char *key = rocksdb_iter_key(iterator, &key_bytes);
+    if (!store_is_witness(key, key_bytes) && key_bytes >= get->floor_prefix_bytes
+        && key_bytes <= sizeof(get->ret_previous_key)
+        && memcmp(key, get->key, get->floor_prefix_bytes) == 0) {
+        memcpy(get->ret_previous_key, key, key_bytes);
+        get->ret_previous_key_bytes = (uint32_t)key_bytes;
+    }
+}
+
 static int32_t
 get_floor(struct store_rocksdb *store, struct store_get *get)
 {
@@ -151,6 +169,9 @@ get_floor(struct store_rocksdb *store, struct store_get *get)
     int32_t result = -ENOENT;
     if (rocksdb_iter_valid(iterator)) {
         result = get_floor_take(iterator, get);
+    }
+    if (result == 0 && get->previous) {
+        get_previous_take(iterator, get);
     }
     char *text = NULL;
     rocksdb_iter_get_error(iterator, &text);
@@ -167,6 +188,7 @@ get_work(struct offload_job *job)
     struct request *request = request_of(job);
     struct store_get *get = request->owner;
     byte_buffer_clear(&get->value);
+    get->ret_previous_key_bytes = 0;
     return get->floor ? get_floor(request->store, get) : get_exact(request->store, get);
 }
 
@@ -184,6 +206,7 @@ rocksdb_get_request(struct store *base, struct store_get *get)
     ASSERT_OP((uint32_t)get->family, <, (uint32_t)STORE_FAMILY_COUNT);
     ASSERT(get->key_bytes > 0 && get->key_bytes <= STORE_KEY_BYTES_MAX);
     ASSERT(!get->floor || get->floor_prefix_bytes <= get->key_bytes);
+    ASSERT(!get->previous || get->floor);
     submit(store, store->readers, get->driver, get, &get->op, get_done, get_work);
 }
 

@@ -45,6 +45,15 @@ refuse_key(struct error *error, const struct store_batch_item *item, const char 
                      key, why);
 }
 
+static int
+refuse_newer(struct error *error, const struct store_batch_item *item)
+{
+    return error_set(error, -EPROTO,
+                     "the database was written by a newer volmgr: it has a record of type %c that "
+                     "this one must not serve without knowing it",
+                     item->key[0] > ' ' && item->key[0] < 0x7f ? item->key[0] : '?');
+}
+
 static bool
 key_is_id(const struct store_batch_item *item, uint64_t id)
 {
@@ -79,6 +88,9 @@ load_volume(struct pool_load *load, const struct store_batch_item *item)
         record.size_bytes % record.sector_bytes != 0 || !schema_name_is_valid(record.name)) {
         return -EUCLEAN;
     }
+    if (record.kind != VOLUME_KIND_PLAIN) {
+        return -EPROTO;
+    }
     byte_buffer_append(&load->volumes, &record, sizeof(record));
     return 0;
 }
@@ -92,6 +104,9 @@ load_branch(struct pool_load *load, const struct store_batch_item *item)
         !key_is_id(item, record.id) || record.current_generation <= record.fork_generation ||
         record.current_generation > UINT32_MAX) {
         return -EUCLEAN;
+    }
+    if (record.parent != 0 || record.flags != 0) {
+        return -EPROTO; /* who does not know of snapshots writes where they need the old data */
     }
     byte_buffer_append(&load->branches, &record, sizeof(record));
     return 0;
@@ -161,8 +176,11 @@ load_item(struct pool_load *load, const struct store_batch_item *item)
         return load_position(load, item);
     case SCHEMA_EXPORT:
         return load_export(load, item);
+    case SCHEMA_SNAPSHOT:
+        return -EPROTO;
     default:
-        return 0; /* not needed to open the pool */
+        /* The rest is not needed to open the pool, or must be known. */
+        return item->key[0] >= SCHEMA_MUST_BE_KNOWN ? -EPROTO : 0;
     }
 }
 
@@ -178,8 +196,10 @@ pool_load_system(struct pool_load *load, const struct byte_buffer *items, struct
             return next == 0 ? 0
                              : error_set(error, -EUCLEAN, "the database gives no valid records");
         }
-        if (load_item(load, &item) < 0) {
-            return refuse_key(error, &item, "cannot be understood");
+        int result = load_item(load, &item);
+        if (result < 0) {
+            return result == -EPROTO ? refuse_newer(error, &item)
+                                     : refuse_key(error, &item, "cannot be understood");
         }
     }
 }

@@ -535,6 +535,13 @@ apply_page(struct pool_replay *replay, const struct replay_page *page)
     map_page_encode(replay->entries, &replay->operand);
     store_batch_put(&opening->batch, STORE_FAMILY_MAP, key, sizeof(key), replay->operand.data,
                     replay->operand.length_bytes);
+    struct history_link link = {
+        .branch = first->branch,
+        .version = (uint32_t)volume->branch.current_generation,
+        .previous = (uint32_t)generation,
+        .page = number,
+    };
+    schema_put_link(&opening->batch, &link);
     return 0;
 }
 

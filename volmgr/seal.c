@@ -148,6 +148,13 @@ encode_page(struct volume *volume, struct map_page *page, struct byte_buffer *op
     free(views);
     store_batch_put(&seal->bytes, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
                     operand->length_bytes);
+    struct history_link link = {
+        .branch = volume->branch.id,
+        .version = (uint32_t)volume->branch.current_generation,
+        .previous = (uint32_t)page->stored_generation,
+        .page = page->number,
+    };
+    schema_put_link(&seal->bytes, &link);
 }
 
 static void

@@ -250,6 +250,7 @@ create_begin(struct volume_creation *creation)
         .id = creation->record.branch,
         .family = creation->record.branch,
         .current_generation = 1,
+        .volume = creation->record.id,
     };
     creation->commit.has_numbers = true;
     schema_put_volume(&creation->batch, &creation->record);

@@ -6,8 +6,8 @@
  *
  * The stored pages of its map are read in pieces; one commit removes a piece and clears the use
  * bits of its grains, and only then may the grains be used again (P4). So the work can stop
- * anywhere and is continued at the next open. When no page is left, the extents that it owned go
- * back to the pool, and at last its records are deleted.
+ * anywhere and is continued at the next open. When no page is left, its history goes in the same
+ * way, then the extents that it owned go back to the pool, and at last its records are deleted.
  *
  * The work leaves hosts their share: some volumes of a pool are erased at a time and the others
  * wait in line, a step on the control reactor looks at a bounded number of pages, and between two
@@ -19,7 +19,7 @@
  *
  * Invariants
  *  E1  A grain is freed only after the commit that removed the page that names it (P4).
- *  E2  The volume's records are removed only when it owns no extent and has no page.
+ *  E2  The volume's records are removed only when it owns no extent and has no page and no history.
  *  E3  Wherever it stops, the next open begins it again, and it ends the same.
  */
 #include <errno.h>
@@ -78,6 +78,16 @@ enum {
 #define REST_NS_MAX       (100 * NS_PER_MS)
 #define EXTENTS_PATIENCE_NS (3 * NS_PER_S) /* none goes back for so long: strays are sought */
 
+/* What is stored of a branch, in the order in which it goes. */
+static const struct {
+    enum store_family family;
+    uint8_t type; /* of HISTORY: first byte of the keys */
+} STORED[] = {
+    { STORE_FAMILY_MAP, 0 },
+    { STORE_FAMILY_HISTORY, HISTORY_LINK },
+    { STORE_FAMILY_HISTORY, HISTORY_COUNTER },
+};
+
 struct volume_erasure {
     struct machine machine;
     struct list link; /* pool->erasures */
@@ -86,6 +96,7 @@ struct volume_erasure {
     struct job *job;
     uint64_t mapped_at_start;
     uint64_t mapped_grains; /* still; rewritten by each commit */
+    uint32_t stored_next; /* of STORED: what is being removed now */
     struct store_scan scan;
     size_t scan_position;      /* pages before it have been collected */
     struct map_entry *entries; /* of one page */
@@ -276,9 +287,13 @@ scan(struct volume_erasure *erasure)
     }
     erasure->piece_began_ns = reactor_now_ns(manager->control);
     erasure->scan_position = 0;
-    scan->family = STORE_FAMILY_MAP;
-    put_be64(scan->prefix, erasure->volume->branch.id);
-    scan->prefix_bytes = sizeof(uint64_t);
+    scan->family = STORED[erasure->stored_next].family;
+    scan->prefix_bytes = 0;
+    if (scan->family == STORE_FAMILY_HISTORY) {
+        scan->prefix[scan->prefix_bytes++] = STORED[erasure->stored_next].type;
+    }
+    put_be64(scan->prefix + scan->prefix_bytes, erasure->volume->branch.id);
+    scan->prefix_bytes += (uint32_t)sizeof(uint64_t);
     scan->bytes_max = PIECE_BYTES;
     byte_buffer_clear(&scan->items);
     byte_buffer_clear(&erasure->grains);
@@ -322,7 +337,6 @@ collect_page(struct volume_erasure *erasure, const struct store_batch_item *item
             collect_grain(erasure, entry->base, entry->base_generation);
         }
     }
-    store_batch_delete(&erasure->batch, STORE_FAMILY_MAP, item->key, item->key_bytes);
 }
 
 static enum machine_step
@@ -345,9 +359,23 @@ collect(struct volume_erasure *erasure)
         if (next == 0) {
             return MACHINE_NEXT;
         }
-        collect_page(erasure, &item);
+        if (item.family == STORE_FAMILY_MAP) {
+            collect_page(erasure, &item);
+        }
+        store_batch_delete(&erasure->batch, item.family, item.key, item.key_bytes);
     }
     return step_later(erasure, ERASE_COLLECT, STEP_PAUSE_NS);
+}
+
+/* Nothing of this kind is left. */
+static enum machine_step
+next_kind(struct volume_erasure *erasure)
+{
+    erasure->scan.start_bytes = 0;
+    if (++erasure->stored_next == ARRAY_SIZE(STORED)) {
+        return machine_goto(&erasure->machine, ERASE_SHED_EXTENTS);
+    }
+    return machine_goto(&erasure->machine, ERASE_SCAN);
 }
 
 static enum machine_step
@@ -356,7 +384,7 @@ remove_pages(struct volume_erasure *erasure)
     struct machine *machine = &erasure->machine;
 
     if (erasure->batch.length_bytes == 0) {
-        return machine_goto(machine, ERASE_SHED_EXTENTS);
+        return next_kind(erasure);
     }
     size_t count = erasure->grains.length_bytes / sizeof(grain_address);
     batch_append_use_bits(&erasure->batch, &erasure->pool->extents,
@@ -402,7 +430,7 @@ next_piece(struct volume_erasure *erasure)
 
     job_progress(erasure->job, (uint8_t)(done * 99 / total));
     if (!scan->ret_more) {
-        return MACHINE_NEXT;
+        return next_kind(erasure);
     }
     /* Not from the front: the store would have to step over all that was removed. */
     memcpy(scan->start, scan->ret_next, scan->ret_next_bytes);
@@ -487,6 +515,7 @@ scan_maps(struct volume_erasure *erasure)
         return stop_for_now(erasure);
     }
     erasure->scan_position = 0;
+    scan->family = STORE_FAMILY_MAP;
     scan->prefix_bytes = 0; /* of every branch */
     scan->bytes_max = SCAN_MAPS_BYTES;
     byte_buffer_clear(&scan->items);

@@ -105,7 +105,8 @@ fill_batch(struct byte_buffer *batch, uint64_t frame, uint64_t commit)
         put_be64(key, frame);
         put_be64(key + 8, n);
         memset(value, (int)(random_u64(&random) & 0xff), sizeof(value));
-        store_batch_put(batch, STORE_FAMILY_MAP, key, sizeof(key), value,
+        store_batch_put(batch, (enum store_family)(n * STORE_FAMILY_COUNT / items), key,
+                        sizeof(key), value,
                         random_below(&random, sizeof(value)));
     }
     return items;

@@ -68,7 +68,8 @@ put(struct byte_buffer *batch, enum store_family family, const void *key, size_t
 {
     struct byte_buffer copy = BYTE_BUFFER_INIT;
     byte_buffer_append(&copy, value, value_bytes);
-    if (make_crc && family != STORE_FAMILY_SYSTEM && value_bytes >= sizeof(uint32_t)) {
+    bool has_crc = family == STORE_FAMILY_EXTENT || family == STORE_FAMILY_MAP;
+    if (make_crc && has_crc && value_bytes >= sizeof(uint32_t)) {
         put_le32(copy.data, crc32c(0, copy.data + sizeof(uint32_t),
                                    value_bytes - sizeof(uint32_t)));
     }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values of the metadata database. First byte: bits 0-3 the type of record, bit 4 make the CRC
- * right (EXTENT, MAP); then the value. What is decoded is encoded again: packed values give the
- * same bytes; records of fields, of which unknown ones are skipped, give a value that decodes to
- * the same record and is its own encoding.
+ * Values of the metadata database. First byte: bits 0-3 and 5 the type of record, bit 4 make the
+ * CRC right (EXTENT, MAP); then the value, or the key of what is a key only. What is decoded is
+ * encoded again: packed values give the same bytes; records of fields, of which unknown ones are
+ * skipped, give a value that decodes to the same record and is its own encoding.
  *
- * Types from FOLD on: le16 length of a value, the value, then merge operands, each u8 length and
+ * Types of FOLD: le16 length of a value, the value, then merge operands, each u8 length and
  * bytes. Folding must do what a naive reference does, whether the operands come one by one or all
  * at once, or be refused.
  */
@@ -24,6 +24,7 @@
 enum {
     GRAINS = 64, /* of an extent of 4 MiB */
     USE_OPERAND_BYTES = 5,
+    COUNTER_OPERAND_BYTES = 8,
     OPERANDS_MAX = 16,
 };
 
@@ -42,6 +43,10 @@ enum type {
     TYPE_COMMIT,
     TYPE_FOLD_PAGE,
     TYPE_FOLD_EXTENT,
+    TYPE_SNAPSHOT,
+    TYPE_POLICY,
+    TYPE_HISTORY_KEY,
+    TYPE_FOLD_COUNTER,
     TYPE_COUNT,
 };
 
@@ -54,6 +59,8 @@ union record {
     struct export_record export;
     struct run_record run;
     struct checkpoint_record checkpoint;
+    struct snapshot_record snapshot;
+    struct policy_record policy;
 };
 
 /* ---- records of fields ---- */
@@ -77,6 +84,10 @@ decode(enum type type, const void *value, size_t length, union record *record)
         return schema_get_export(value, length, &record->export);
     case TYPE_RUN:
         return schema_get_run(value, length, &record->run);
+    case TYPE_SNAPSHOT:
+        return schema_get_snapshot(value, length, &record->snapshot);
+    case TYPE_POLICY:
+        return schema_get_policy(value, length, &record->policy);
     default:
         return schema_get_checkpoint(value, length, &record->checkpoint);
     }
@@ -106,6 +117,12 @@ encode(enum type type, const union record *record, struct byte_buffer *batch)
         break;
     case TYPE_RUN:
         schema_put_run(batch, &record->run);
+        break;
+    case TYPE_SNAPSHOT:
+        schema_put_snapshot(batch, 1, 1, &record->snapshot);
+        break;
+    case TYPE_POLICY:
+        schema_put_policy(batch, 1, &record->policy);
         break;
     default:
         schema_put_checkpoint(batch, 0, &record->checkpoint);
@@ -176,6 +193,36 @@ page(const uint8_t *value, size_t length, struct map_entry *entries)
         expect_same(&encoded, value, length);
     }
     return result;
+}
+
+/* What is taken for a key is the encoding of what it says. */
+static void
+history_key(const uint8_t *key, size_t length)
+{
+    struct history_link link;
+    struct history_counter counter;
+    uint8_t encoded[STORE_KEY_BYTES_MAX];
+    uint64_t branch;
+    uint64_t generation;
+
+    int results[] = {
+        history_link_key_decode(key, length, &link),
+        history_counter_key_decode(key, length, &counter),
+        schema_snapshot_key_decode(key, length, &branch, &generation),
+    };
+    for (size_t n = 0; n < ARRAY_SIZE(results); n++) {
+        ASSERT(results[n] == 0 || results[n] == -EUCLEAN);
+    }
+    if (results[0] == 0) {
+        history_link_key_encode(encoded, &link);
+    } else if (results[1] == 0) {
+        history_counter_key_encode(encoded, &counter);
+    } else if (results[2] == 0) {
+        ASSERT_OP(schema_key_snapshot(encoded, branch, generation), ==, (uint32_t)length);
+    } else {
+        return;
+    }
+    ASSERT(memcmp(key, encoded, length) == 0);
 }
 
 static void
@@ -263,11 +310,23 @@ reference_extent(struct extent_record *record, const struct byte_buffer *operand
     return 0;
 }
 
+static int
+reference_counter(uint64_t *count, const struct byte_buffer *operand)
+{
+    if (operand->length_bytes % COUNTER_OPERAND_BYTES != 0 || operand->length_bytes == 0) {
+        return -EUCLEAN;
+    }
+    for (size_t at = 0; at < operand->length_bytes; at += COUNTER_OPERAND_BYTES) {
+        *count += get_le64(operand->data + at);
+    }
+    return 0;
+}
+
 /* Fold all operands: one after the other, or in one. */
 static int
 fold(const struct fold *fold, enum store_family family, bool at_once, struct byte_buffer *value)
 {
-    static const uint8_t key[MAP_KEY_BYTES];
+    uint8_t key[MAP_KEY_BYTES] = { family == STORE_FAMILY_HISTORY ? HISTORY_COUNTER : 0 };
     struct byte_buffer all = BYTE_BUFFER_INIT;
     int result = 0;
 
@@ -288,8 +347,26 @@ fold(const struct fold *fold, enum store_family family, bool at_once, struct byt
 }
 
 static int
+reference_counters(const struct fold *fold, struct byte_buffer *value)
+{
+    int64_t base = 0;
+    int result = schema_get_counter(fold->base.data, fold->base.length_bytes, &base);
+    uint64_t count = (uint64_t)base;
+    for (uint32_t n = 0; n < fold->count && result == 0; n++) {
+        result = reference_counter(&count, &fold->operands[n]);
+    }
+    if (result == 0 && count != 0) {
+        byte_buffer_append_le64(value, count);
+    }
+    return result;
+}
+
+static int
 reference(const struct fold *fold, enum store_family family, struct byte_buffer *value)
 {
+    if (family == STORE_FAMILY_HISTORY) {
+        return reference_counters(fold, value);
+    }
     static struct map_entry entries[MAP_PAGE_ENTRIES];
     struct extent_record record;
     bool is_page = family == STORE_FAMILY_MAP;
@@ -322,6 +399,7 @@ folding(enum store_family family, struct input *input, bool make_crc)
     struct byte_buffer values[3] = { BYTE_BUFFER_INIT, BYTE_BUFFER_INIT, BYTE_BUFFER_INIT };
     bool is_whole = true; /* every operand is a sequence of changes */
     size_t unit = family == STORE_FAMILY_MAP ? (size_t)MAP_DELTA_ENCODED_BYTES
+        : family == STORE_FAMILY_HISTORY     ? (size_t)COUNTER_OPERAND_BYTES
                                              : (size_t)USE_OPERAND_BYTES;
     size_t length = input_le16(input);
     const uint8_t *data = input_take(input, length, &length);
@@ -377,6 +455,9 @@ value(enum type type, uint8_t *bytes, size_t length)
     case TYPE_BATCH:
         batch(bytes, length);
         break;
+    case TYPE_HISTORY_KEY:
+        history_key(bytes, length);
+        break;
     case TYPE_COMMIT:
         ASSERT((schema_get_commit(bytes, length, &commit) == 0) == (length == sizeof(commit)));
         break;
@@ -391,11 +472,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = { data, size };
     uint8_t mode = input_u8(&input);
-    enum type type = (enum type)((mode & 15) % TYPE_COUNT);
+    enum type type = (enum type)(((mode & 15) | (mode & 32) >> 1) % TYPE_COUNT);
     bool make_crc = (mode & 16) != 0;
 
-    if (type == TYPE_FOLD_PAGE || type == TYPE_FOLD_EXTENT) {
-        folding(type == TYPE_FOLD_PAGE ? STORE_FAMILY_MAP : STORE_FAMILY_EXTENT, &input, make_crc);
+    if (type == TYPE_FOLD_PAGE || type == TYPE_FOLD_EXTENT || type == TYPE_FOLD_COUNTER) {
+        folding(type == TYPE_FOLD_PAGE         ? STORE_FAMILY_MAP
+                    : type == TYPE_FOLD_EXTENT ? STORE_FAMILY_EXTENT
+                                               : STORE_FAMILY_HISTORY,
+                &input, make_crc);
         return 0;
     }
     size_t length = input.left;

@@ -227,16 +227,17 @@ sim_tree_remove(struct sim_tree *root, const void *key, uint32_t key_bytes)
 const struct sim_tree_entry *
 sim_tree_find(const struct sim_tree *root, const void *key, uint32_t key_bytes)
 {
-    const struct sim_tree_entry *entry = sim_tree_floor(root, key, key_bytes);
+    const struct sim_tree_entry *entry = sim_tree_floor(root, key, key_bytes, false);
     return entry != NULL && key_compare(entry, key, key_bytes) == 0 ? entry : NULL;
 }
 
 const struct sim_tree_entry *
-sim_tree_floor(const struct sim_tree *root, const void *key, uint32_t key_bytes)
+sim_tree_floor(const struct sim_tree *root, const void *key, uint32_t key_bytes, bool below)
 {
     const struct sim_tree_entry *best = NULL;
     while (root != NULL) {
-        if (key_compare(root->entry, key, key_bytes) <= 0) {
+        int order = key_compare(root->entry, key, key_bytes);
+        if (order < 0 || (order == 0 && !below)) {
             best = root->entry;
             root = root->right;
         } else {

@@ -39,9 +39,9 @@ struct sim_tree *sim_tree_remove(struct sim_tree *root, const void *key, uint32_
 /* NULL when there is none. Valid as long as a root that has it. */
 const struct sim_tree_entry *sim_tree_find(const struct sim_tree *root, const void *key,
                                            uint32_t key_bytes);
-/* The greatest entry <= key. */
+/* The greatest entry <= key, or < key with `below`. */
 const struct sim_tree_entry *sim_tree_floor(const struct sim_tree *root, const void *key,
-                                            uint32_t key_bytes);
+                                            uint32_t key_bytes, bool below);
 /* The least entry >= key, or > key with `above`. */
 const struct sim_tree_entry *sim_tree_ceiling(const struct sim_tree *root, const void *key,
                                               uint32_t key_bytes, bool above);

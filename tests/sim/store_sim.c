@@ -198,12 +198,13 @@ do_get(struct sim *sim, struct sim_tree *root, struct store_get *get)
     const struct sim_tree_entry *entry = sim_tree_find(root, key, key_bytes);
 
     if (get->floor) {
-        entry = sim_tree_floor(root, key, key_bytes);
+        entry = sim_tree_floor(root, key, key_bytes, false);
         if (entry != NULL && !has_prefix(entry, key, get->floor_prefix_bytes + 1)) {
             entry = NULL;
         }
     }
     byte_buffer_clear(&get->value);
+    get->ret_previous_key_bytes = 0;
     if (entry == NULL) {
         return -ENOENT;
     }
@@ -216,6 +217,12 @@ do_get(struct sim *sim, struct sim_tree *root, struct store_get *get)
     sim_process_leave(sim);
     get->ret_key_bytes = entry->key_bytes - 1;
     memcpy(get->ret_key, entry->key + 1, get->ret_key_bytes);
+    const struct sim_tree_entry *previous =
+        get->previous ? sim_tree_floor(root, entry->key, entry->key_bytes, true) : NULL;
+    if (previous != NULL && has_prefix(previous, key, get->floor_prefix_bytes + 1)) {
+        get->ret_previous_key_bytes = previous->key_bytes - 1;
+        memcpy(get->ret_previous_key, previous->key + 1, get->ret_previous_key_bytes);
+    }
     return 0;
 }
 

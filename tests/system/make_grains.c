@@ -230,6 +230,10 @@ make_page(struct maker *maker, const struct branch_record *branch, uint64_t page
     map_key_encode(key, branch->id, page, branch->current_generation);
     store_batch_put(&maker->batch, STORE_FAMILY_MAP, key, sizeof(key), value.data,
                     value.length_bytes);
+    struct history_link link = {
+        .branch = branch->id, .version = (uint32_t)branch->current_generation, .page = page,
+    };
+    schema_put_link(&maker->batch, &link);
     byte_buffer_free(&value);
 }
 

@@ -111,8 +111,8 @@ impossible_items_are_refused(void **state)
     struct {
         uint32_t offset;
         uint8_t value;
-    } damages[] = { { 0, 0 }, { 0, 4 }, { 1, 3 }, { 2, 0 }, { 2, 65 }, { 3, 1 }, { 6, 0x11 },
-                    { 7, 0xff }, { 0, STORE_MERGE } };
+    } damages[] = { { 0, 0 }, { 0, 4 }, { 1, STORE_FAMILY_COUNT }, { 2, 0 }, { 2, 65 }, { 3, 1 },
+                    { 6, 0x11 }, { 7, 0xff }, { 0, STORE_MERGE } };
     for (size_t n = 0; n < sizeof(damages) / sizeof(damages[0]); n++) {
         memcpy(bytes, good, sizeof(good));
         bytes[damages[n].offset] = damages[n].value;

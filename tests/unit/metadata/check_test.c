@@ -251,12 +251,15 @@ noise_does_not_disturb(void **state)
             uint8_t key[STORE_KEY_BYTES_MAX];
             uint8_t value[200];
             uint32_t family = (uint32_t)random_below(&random, STORE_FAMILY_COUNT);
-            static const char types[] = "PCDVBJXNKZEq";
+            static const char types[] = "PCDVBJXNKZEqST";
             size_t key_bytes = family == STORE_FAMILY_MAP ? 24
                 : family == STORE_FAMILY_EXTENT            ? 8
+                : family == STORE_FAMILY_HISTORY           ? 17 + 8 * random_below(&random, 2)
                                                            : 1 + random_below(&random, 18);
             memset(key, 0, sizeof(key));
-            key[0] = family == STORE_FAMILY_SYSTEM ? (uint8_t)types[random_below(&random, 12)] : 0;
+            key[0] = family == STORE_FAMILY_SYSTEM
+                ? (uint8_t)types[random_below(&random, sizeof(types) - 1)]
+                : family == STORE_FAMILY_HISTORY ? "LA"[random_below(&random, 2)] : 0;
             key[key_bytes - 1] = (uint8_t)(1 + random_below(&random, 5));
             size_t length = random_below(&random, sizeof(value));
             for (size_t m = 0; m < length; m++) {
@@ -317,7 +320,14 @@ the_dump_is_json_and_complete(void **state)
     static const char *const expected[] = {
         "{\"type\":\"commit\",\"commit\":1234}",
         "{\"type\":\"branch\",\"id\":2,\"family\":1,\"parent\":1,\"fork_generation\":2,"
-        "\"current_generation\":4}",
+        "\"current_generation\":4,\"volume\":2,\"unclean_generation\":0,\"headless\":false,"
+        "\"complete\":false,\"continues\":false}",
+        "{\"type\":\"snapshot\",\"branch\":1,\"generation\":2,\"id\":1,\"volume\":1,",
+        "\"name\":\"before\",\"state\":2,",
+        "{\"type\":\"policy\",\"volume\":1,\"rules\":[[0,1099511627776,8,0]]}",
+        "{\"type\":\"link\",\"branch\":1,\"version\":4,\"previous\":2,\"page\":0}",
+        "{\"type\":\"counter\",\"branch\":1,\"birth\":2,\"death\":4,\"grains\":1}",
+        "{\"type\":\"counter\",\"branch\":1,\"birth\":1,\"death\":4,\"grains\":0}",
         "{\"type\":\"position\",\"branch\":1,\"batch\":10,\"mapped_grains\":6}",
         "{\"type\":\"damaged\",\"family\":0,\"key\":\"560000000000000007\","
         "\"value\":\"6e6f697365\"}",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/unit/metadata/damage.h"
+#include "tests/unit/metadata/damage_impl.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,12 +11,13 @@
 
 /* ---- the example ---- */
 
-static struct pool_record
+struct pool_record
 example_pool(void)
 {
     struct pool_record pool = {
         .schema_version = SCHEMA_VERSION, .name = "tank", .extent_bytes = EXAMPLE_EXTENT_BYTES,
         .incarnation = 5, .next_branch = 4, .next_volume = 4, .next_extent = 6, .next_export = 3,
+        .last_snapshot = 1,
     };
     memset(pool.pool_guid, 0x77, GUID_BYTES);
     return pool;
@@ -49,13 +50,25 @@ example_volume(uint64_t id)
 static struct branch_record
 example_branch(uint64_t id)
 {
-    struct branch_record branch = { .id = id, .family = id, .current_generation = 4 };
+    struct branch_record branch = {
+        .id = id, .family = id, .current_generation = 4, .volume = id,
+    };
     if (id == EXAMPLE_CLONE) {
         branch.family = EXAMPLE_BRANCH;
         branch.parent = EXAMPLE_BRANCH;
         branch.fork_generation = EXAMPLE_FORK_GENERATION;
     }
     return branch;
+}
+
+/* What the clone was made of. */
+struct snapshot_record
+example_snapshot(void)
+{
+    return (struct snapshot_record){
+        .id = 1, .volume = 1, .name = "before", .state = SNAPSHOT_KEPT, .size_bytes = 64 * MIB,
+        .mapped_grains = 4,
+    };
 }
 
 static struct export_record
@@ -154,6 +167,48 @@ set_use(struct byte_buffer *batch, uint64_t extent, bool used, uint32_t number)
     byte_buffer_free(&operand);
 }
 
+void
+example_put_link(struct byte_buffer *batch, uint64_t branch, uint32_t version, uint32_t previous,
+         uint64_t page)
+{
+    struct history_link link = { branch, version, previous, page };
+    schema_put_link(batch, &link);
+}
+
+void
+example_delete_link(struct byte_buffer *batch, uint64_t branch, uint32_t version, uint32_t previous,
+            uint64_t page)
+{
+    struct history_link link = { branch, version, previous, page };
+    schema_delete_link(batch, &link);
+}
+
+void
+example_add_counter(struct byte_buffer *batch, uint64_t branch, uint32_t death, uint32_t birth,
+            int64_t added)
+{
+    struct history_counter counter = { branch, death, birth };
+    schema_add_counter(batch, &counter, added);
+}
+
+static void
+build_history(struct byte_buffer *batch)
+{
+    struct snapshot_record snapshot = example_snapshot();
+    schema_put_snapshot(batch, EXAMPLE_BRANCH, EXAMPLE_FORK_GENERATION, &snapshot);
+    struct policy_record policy = { .rules = { { .every_ns = UINT64_C(1) << 40, .keep = 8 } } };
+    schema_put_policy(batch, 1, &policy);
+    example_put_link(batch, EXAMPLE_BRANCH, 2, 0, 0);
+    example_put_link(batch, EXAMPLE_BRANCH, 4, 2, 0);
+    example_put_link(batch, EXAMPLE_BRANCH, 2, 0, 1);
+    example_put_link(batch, EXAMPLE_CLONE, 4, 0, 0);
+    example_put_link(batch, EXAMPLE_SMALL, 4, 0, 1);
+    example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 2, 3);
+    example_add_counter(batch, EXAMPLE_BRANCH, 4, 2, 1);
+    example_add_counter(batch, EXAMPLE_BRANCH, 4, 1, 2);
+    example_add_counter(batch, EXAMPLE_BRANCH, 4, 1, -2); /* the same as none */
+}
+
 static void
 build_maps(struct byte_buffer *batch)
 {
@@ -221,6 +276,7 @@ example_build(struct byte_buffer *batch)
     uint32_t key_bytes = schema_key_id(key, SCHEMA_EVENT, 1);
     store_batch_put(batch, STORE_FAMILY_SYSTEM, key, key_bytes, "created", 7);
     build_maps(batch);
+    build_history(batch);
 }
 
 void
@@ -260,6 +316,12 @@ static void
 unknown_record(struct byte_buffer *batch)
 {
     put_raw(batch, "Qnew", 4, "of a later version");
+}
+
+static void
+record_that_must_be_known(struct byte_buffer *batch)
+{
+    put_raw(batch, "qnew", 4, "of a later version");
 }
 
 static void
@@ -326,6 +388,14 @@ extent_counter(struct byte_buffer *batch)
 }
 
 static void
+snapshot_counter(struct byte_buffer *batch)
+{
+    struct pool_record pool = example_pool();
+    pool.last_snapshot = 0;
+    schema_put_pool(batch, &pool);
+}
+
+static void
 export_counter(struct byte_buffer *batch)
 {
     struct pool_record pool = example_pool();
@@ -358,6 +428,14 @@ branch_of_two_volumes(struct byte_buffer *batch)
 }
 
 static void
+volume_of_a_headless_branch(struct byte_buffer *batch)
+{
+    struct branch_record branch = example_branch(EXAMPLE_SMALL);
+    branch.flags = BRANCH_HEADLESS;
+    schema_put_branch(batch, &branch);
+}
+
+static void
 branch_without_parent(struct byte_buffer *batch)
 {
     struct branch_record branch = example_branch(EXAMPLE_CLONE);
@@ -370,7 +448,7 @@ branch_forks_in_the_future(struct byte_buffer *batch)
 {
     struct branch_record branch = example_branch(EXAMPLE_CLONE);
     branch.fork_generation = 4;
-    branch.current_generation = 5;
+    branch.current_generation = 6;
     schema_put_branch(batch, &branch);
 }
 
@@ -677,6 +755,7 @@ lost_page(struct byte_buffer *batch)
     uint8_t key[MAP_KEY_BYTES];
     map_key_encode(key, EXAMPLE_BRANCH, 1, 2);
     store_batch_delete(batch, STORE_FAMILY_MAP, key, sizeof(key));
+    example_delete_link(batch, EXAMPLE_BRANCH, 2, 0, 1); /* so that use bits are all that is left */
 }
 
 static void
@@ -697,6 +776,7 @@ lost_extent(struct byte_buffer *batch)
 const struct damage damages[] = {
     FAIL(unfoldable_record, RECORD_DAMAGED),
     WARN(unknown_record, RECORD_UNKNOWN),
+    FAIL(record_that_must_be_known, RECORD_UNKNOWN),
     FAIL(damaged_volume, RECORD_DAMAGED),
     FAIL(volume_under_another_id, RECORD_DAMAGED),
     FAIL(no_pool, POOL_MISSING),
@@ -706,15 +786,44 @@ const struct damage damages[] = {
     FAIL(branch_counter, COUNTER_BEHIND),
     FAIL(extent_counter, COUNTER_BEHIND),
     FAIL(export_counter, COUNTER_BEHIND),
+    FAIL(snapshot_counter, COUNTER_BEHIND),
     FAIL(volume_name_twice, VOLUME_NAME_TWICE),
     FAIL(volume_without_branch, VOLUME_BRANCH_WRONG),
     FAIL(branch_of_two_volumes, VOLUME_BRANCH_WRONG),
+    FAIL(volume_of_a_headless_branch, VOLUME_BRANCH_WRONG),
     FAIL(branch_without_parent, BRANCH_PARENT_WRONG),
     FAIL(branch_forks_in_the_future, BRANCH_PARENT_WRONG),
     FAIL(branches_in_a_loop, BRANCH_PARENT_WRONG),
     FAIL(branch_of_another_family, BRANCH_FAMILY_WRONG),
     FAIL(root_of_another_family, BRANCH_FAMILY_WRONG),
     WARN(branch_of_no_volume, BRANCH_ORPHAN),
+    FAIL(damaged_snapshot, RECORD_DAMAGED),
+    FAIL(fork_of_no_snapshot, FORK_NOT_KEPT),
+    FAIL(fork_of_a_deleted_snapshot, FORK_NOT_KEPT),
+    FAIL(snapshot_of_no_volume, SNAPSHOT_ORPHAN),
+    FAIL(snapshot_of_no_branch, SNAPSHOT_ORPHAN),
+    FAIL(snapshot_of_now, SNAPSHOT_GENERATION_WRONG),
+    FAIL(snapshot_below_the_fork, SNAPSHOT_GENERATION_WRONG),
+    FAIL(snapshot_name_twice, SNAPSHOT_TWICE),
+    FAIL(snapshot_id_twice, SNAPSHOT_TWICE),
+    WARN(snapshot_hidden_for_nobody, SNAPSHOT_STRAY),
+    WARN(snapshot_pending_in_a_closed_pool, SNAPSHOT_STRAY),
+    FAIL(damaged_policy, RECORD_DAMAGED),
+    MEND(policy_of_no_volume, POLICY_ORPHAN, WARNING),
+    FAIL(link_with_a_value, RECORD_DAMAGED),
+    FAIL(link_to_itself, RECORD_DAMAGED),
+    FAIL(link_that_was_added_to, RECORD_DAMAGED),
+    FAIL(counter_of_half_a_number, RECORD_DAMAGED),
+    WARN(unknown_history, RECORD_UNKNOWN),
+    MEND(link_of_no_branch, HISTORY_ORPHAN, WARNING),
+    MEND(counter_of_no_branch, HISTORY_ORPHAN, WARNING),
+    FAIL(link_of_the_future, LINK_WRONG),
+    FAIL(link_below_the_fork, LINK_WRONG),
+    FAIL(lost_link, LINKS_WRONG),
+    FAIL(link_to_another_version, LINKS_WRONG),
+    FAIL(link_of_another_page, LINKS_WRONG),
+    WARN(negative_counter, COUNTER_WRONG),
+    WARN(counter_of_the_future, COUNTER_WRONG),
     MEND(position_of_no_branch, POSITION_ORPHAN, WARNING),
     MEND(wrong_mapped_count, MAPPED_COUNT_WRONG, WARNING),
     MEND(export_of_no_volume, EXPORT_VOLUME_MISSING, WARNING),

@@ -34,6 +34,7 @@ example_pool(void)
     pool.created_realtime_ns = UINT64_MAX;
     pool.warning_percent = 80;
     pool.critical_percent = 95;
+    pool.last_snapshot = 17;
     return pool;
 }
 
@@ -52,13 +53,16 @@ only_item(const struct byte_buffer *batch)
 typedef int get_fn(const void *value, size_t value_bytes, void *ret_record);
 
 /*
- * Decodes to the same bytes; every truncation is refused; an unknown field is skipped, unless its
- * tag says that it must be known; a field that comes twice is refused.
+ * Decodes to the same bytes; every truncation is refused, but those before the `optional` last
+ * fields; an unknown field is skipped, unless its tag says that it must be known; a field that
+ * comes twice is refused.
  */
 static void
-check_codec(struct byte_buffer *batch, get_fn *get, const void *record, size_t record_bytes,
-            const char *key, size_t key_bytes)
+check_codec_optional(struct byte_buffer *batch, get_fn *get, const void *record,
+                     size_t record_bytes, const char *key, size_t key_bytes, uint32_t optional)
 {
+    size_t ends[32]; /* of the fields */
+    uint32_t field_count = 0;
     static uint8_t decoded[4096];
     struct store_batch_item item = only_item(batch);
     assert_int_equal(item.key_bytes, key_bytes);
@@ -68,9 +72,18 @@ check_codec(struct byte_buffer *batch, get_fn *get, const void *record, size_t r
 
     struct byte_buffer value = BYTE_BUFFER_INIT;
     byte_buffer_append(&value, item.value, item.value_bytes);
+    for (size_t at = 0; at < value.length_bytes; at += 4 + get_le16(value.data + at + 2)) {
+        ends[field_count++] = at + 4 + get_le16(value.data + at + 2);
+    }
     memset(decoded, 0x5a, sizeof(decoded));
     for (size_t length = 0; length < value.length_bytes; length++) {
-        assert_int_equal(get(value.data, length, decoded), -EUCLEAN);
+        bool is_legal = false;
+        for (uint32_t n = 0; n < optional; n++) {
+            is_legal |= length == ends[field_count - 2 - n];
+        }
+        if (!is_legal) {
+            assert_int_equal(get(value.data, length, decoded), -EUCLEAN);
+        }
     }
     assert_int_equal(decoded[0], 0x5a);
     byte_buffer_append(&value, item.value, 4 + get_le16(item.value + 2));
@@ -100,6 +113,13 @@ check_codec(struct byte_buffer *batch, get_fn *get, const void *record, size_t r
     byte_buffer_free(batch);
 }
 
+static void
+check_codec(struct byte_buffer *batch, get_fn *get, const void *record, size_t record_bytes,
+            const char *key, size_t key_bytes)
+{
+    check_codec_optional(batch, get, record, record_bytes, key, key_bytes, 0);
+}
+
 #define GET(type, name)                                                                            \
     static int get_##name(const void *value, size_t value_bytes, void *ret_record)                 \
     {                                                                                              \
@@ -113,6 +133,8 @@ GET(branch_position, position)
 GET(export_record, export)
 GET(run_record, run)
 GET(checkpoint_record, checkpoint)
+GET(snapshot_record, snapshot)
+GET(policy_record, policy)
 
 static void
 every_record_survives(void **state)
@@ -121,7 +143,7 @@ every_record_survives(void **state)
     struct byte_buffer batch = BYTE_BUFFER_INIT;
     struct pool_record pool = example_pool();
     schema_put_pool(&batch, &pool);
-    check_codec(&batch, get_pool, &pool, sizeof(pool), "P", 1);
+    check_codec_optional(&batch, get_pool, &pool, sizeof(pool), "P", 1, 1);
 
     struct disk_record disk;
     memset(&disk, 0, sizeof(disk));
@@ -153,11 +175,28 @@ every_record_survives(void **state)
     volume.fenced = true;
     volume.created_realtime_ns = 1;
     schema_put_volume(&batch, &volume);
-    check_codec(&batch, get_volume, &volume, sizeof(volume), "V\0\0\0\0\0\0\0\5", 9);
+    check_codec_optional(&batch, get_volume, &volume, sizeof(volume), "V\0\0\0\0\0\0\0\5", 9, 2);
+    volume.kind = VOLUME_KIND_PRIVATE;
+    memset(volume.overlay_key, 'k', OVERLAY_KEY_BYTES_MAX);
+    struct volume_record decoded;
+    schema_put_volume(&batch, &volume);
+    struct store_batch_item item = only_item(&batch);
+    assert_int_equal(schema_get_volume(item.value, item.value_bytes, &decoded), 0);
+    assert_memory_equal(&decoded, &volume, sizeof(volume));
+    byte_buffer_free(&batch);
 
-    struct branch_record branch = { 6, 2, 2, 10, 11 };
+    struct branch_record branch;
+    memset(&branch, 0, sizeof(branch));
+    branch.id = 6;
+    branch.family = 2;
+    branch.parent = 2;
+    branch.fork_generation = 10;
+    branch.current_generation = 12;
+    branch.volume = 5;
+    branch.unclean_generation = 12;
+    branch.flags = BRANCH_COMPLETE | BRANCH_CONTINUES;
     schema_put_branch(&batch, &branch);
-    check_codec(&batch, get_branch, &branch, sizeof(branch), "B\0\0\0\0\0\0\0\6", 9);
+    check_codec_optional(&batch, get_branch, &branch, sizeof(branch), "B\0\0\0\0\0\0\0\6", 9, 3);
 
     struct branch_position position = { UINT64_MAX, 77 };
     schema_put_position(&batch, 6, &position);
@@ -215,23 +254,132 @@ the_other_records_survive(void **state)
     byte_buffer_free(&batch);
 }
 
-/* Change one number of the encoded pool (tags are 1, 2, ...) and see it refused. */
 static void
-expect_pool_refused(uint16_t tag, uint64_t number)
+snapshots_and_policies_survive(void **state)
 {
-    struct pool_record pool = example_pool();
+    (void)state;
     struct byte_buffer batch = BYTE_BUFFER_INIT;
-    schema_put_pool(&batch, &pool);
-    struct store_batch_item item = only_item(&batch);
-    uint8_t *field = batch.data + (item.value - batch.data);
+    struct snapshot_record snapshot;
+    memset(&snapshot, 0, sizeof(snapshot));
+    snapshot.id = 3;
+    snapshot.volume = 5;
+    snapshot.guid[0] = 9;
+    memset(snapshot.name, 's', NAME_BYTES_MAX);
+    snapshot.state = SNAPSHOT_KEPT;
+    snapshot.size_bytes = 10 * GIB;
+    snapshot.mapped_grains = 1000;
+    snapshot.created_realtime_ns = 4;
+    snapshot.expires_ns = UINT64_MAX;
+    snapshot.rules = 5;
+    snapshot.group_guid[15] = 1;
+    schema_put_snapshot(&batch, 6, 0x01020304, &snapshot);
+    check_codec(&batch, get_snapshot, &snapshot, sizeof(snapshot),
+                "S\0\0\0\0\0\0\0\6\0\0\0\0\1\2\3\4", 17);
+    uint8_t key[STORE_KEY_BYTES_MAX];
+    uint64_t branch;
+    uint64_t generation;
+    assert_int_equal(schema_key_snapshot(key, 6, 7), 17);
+    assert_int_equal(schema_snapshot_key_decode(key, 17, &branch, &generation), 0);
+    assert_int_equal(branch, 6);
+    assert_int_equal(generation, 7);
+    assert_int_equal(schema_snapshot_key_decode(key, 16, &branch, &generation), -EUCLEAN);
+    key[12] = 1; /* generations have 32 bits */
+    assert_int_equal(schema_snapshot_key_decode(key, 17, &branch, &generation), -EUCLEAN);
+
+    struct policy_record policy;
+    memset(&policy, 0, sizeof(policy));
+    policy.rules[0] = (struct policy_rule){ .every_ns = UINT64_MAX, .keep = 8 };
+    policy.rules[7].every_ns = 1;
+    policy.rules[7].keep = UINT32_MAX;
+    policy.rules[7].immutable_ns = 77;
+    schema_put_policy(&batch, 5, &policy);
+    check_codec(&batch, get_policy, &policy, sizeof(policy), "T\0\0\0\0\0\0\0\5", 9);
+}
+
+/* Change one number of an encoded record and see it refused. Frees the batch. */
+static void
+expect_refused(struct byte_buffer *batch, get_fn *get, uint16_t tag, uint64_t number)
+{
+    static uint8_t decoded[4096];
+    struct store_batch_item item = only_item(batch);
+    uint8_t *field = batch->data + (item.value - batch->data);
     while (get_le16(field) != tag) {
         field += 4 + get_le16(field + 2);
     }
     uint8_t bytes[8];
     put_le64(bytes, number);
     memcpy(field + 4, bytes, MIN((size_t)get_le16(field + 2), sizeof(bytes)));
-    assert_int_equal(schema_get_pool(item.value, item.value_bytes, &pool), -EUCLEAN);
-    byte_buffer_free(&batch);
+    assert_int_equal(get(item.value, item.value_bytes, decoded), -EUCLEAN);
+    byte_buffer_free(batch);
+}
+
+static void
+expect_pool_refused(uint16_t tag, uint64_t number)
+{
+    struct pool_record pool = example_pool();
+    struct byte_buffer batch = BYTE_BUFFER_INIT;
+    schema_put_pool(&batch, &pool);
+    expect_refused(&batch, get_pool, tag, number);
+}
+
+static void
+expect_branch_refused(uint16_t tag, uint64_t number)
+{
+    struct branch_record branch = {
+        .id = 6, .family = 2, .parent = 2, .fork_generation = 10, .current_generation = 12,
+        .flags = BRANCH_CONTINUES,
+    };
+    struct byte_buffer batch = BYTE_BUFFER_INIT;
+    schema_put_branch(&batch, &branch);
+    expect_refused(&batch, get_branch, tag, number);
+}
+
+static void
+expect_snapshot_refused(uint16_t tag, uint64_t number)
+{
+    struct snapshot_record snapshot = { .id = 1, .name = "s", .state = SNAPSHOT_KEPT };
+    struct byte_buffer batch = BYTE_BUFFER_INIT;
+    schema_put_snapshot(&batch, 1, 1, &snapshot);
+    expect_refused(&batch, get_snapshot, tag, number);
+}
+
+static void
+expect_policy_refused(uint16_t tag, uint64_t number)
+{
+    struct policy_record policy = { .rules = { { .every_ns = 5, .keep = 1 } } };
+    struct byte_buffer batch = BYTE_BUFFER_INIT;
+    schema_put_policy(&batch, 1, &policy);
+    expect_refused(&batch, get_policy, tag, number);
+}
+
+static void
+impossible_history_is_refused(void **state)
+{
+    (void)state;
+    expect_branch_refused(3, 0);   /* continues nobody */
+    expect_branch_refused(3, 6);   /* its own parent */
+    expect_branch_refused(5, 11);  /* the first generation is kept free */
+    expect_branch_refused(5, 3);
+    expect_branch_refused(6, 8);   /* a flag of tomorrow */
+    expect_branch_refused(8, 13);  /* beyond now */
+    expect_snapshot_refused(1, 0); /* no id */
+    expect_snapshot_refused(4, '/');
+    expect_snapshot_refused(5, 0);
+    expect_snapshot_refused(5, SNAPSHOT_HIDDEN); /* with a name */
+    expect_snapshot_refused(5, SNAPSHOT_DELETING + 1);
+    expect_snapshot_refused(6, UINT64_MAX);
+    expect_policy_refused(1, 0); /* keeps, but makes none */
+    expect_policy_refused(2, 0); /* makes, but keeps none */
+    expect_policy_refused(6, 1);
+    struct volume_record volume = {
+        .id = 1, .branch = 1, .name = "v", .sector_bytes = 512, .copies = 1,
+        .kind = VOLUME_KIND_EPHEMERAL,
+    };
+    struct byte_buffer batch = BYTE_BUFFER_INIT;
+    schema_put_volume(&batch, &volume);
+    expect_refused(&batch, get_volume, 13, VOLUME_KIND_PRIVATE); /* of nobody */
+    schema_put_volume(&batch, &volume);
+    expect_refused(&batch, get_volume, 13, VOLUME_KIND_PRIVATE + 1);
 }
 
 static void
@@ -311,7 +459,9 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_record_survives),
         cmocka_unit_test(the_other_records_survive),
+        cmocka_unit_test(snapshots_and_policies_survive),
         cmocka_unit_test(impossible_pools_are_refused),
+        cmocka_unit_test(impossible_history_is_refused),
         cmocka_unit_test(names),
         cmocka_unit_test(rings_are_bounded),
     };

@@ -275,7 +275,7 @@ tree_agrees_with_sorted_array(void **state)
         bytes += present[i] ? 2 : 0;
         const struct sim_tree_entry *entry = sim_tree_find(root, &key, 1);
         assert_int_equal(entry == NULL ? 0 : entry->value[0], present[i]);
-        entry = sim_tree_floor(root, &key, 1);
+        entry = sim_tree_floor(root, &key, 1, false);
         assert_int_equal(entry == NULL ? -1 : entry->key[0], floor);
         entry = sim_tree_find(old, &key, 1);
         assert_int_equal(entry == NULL ? 0 : entry->value[0], old_present[i]);

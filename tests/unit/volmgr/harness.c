@@ -447,6 +447,48 @@ process_is_gone(struct bench *bench)
     memset(bench->reactors, 0, sizeof(bench->reactors));
 }
 
+struct poke_call {
+    struct message message;
+    struct store_commit commit;
+    struct store *store;
+    bool done;
+};
+
+static void
+poke_done(struct io_op *op)
+{
+    struct store_commit *commit = container_of(op, struct store_commit, op);
+    container_of(commit, struct poke_call, commit)->done = true;
+}
+
+static void
+poke_begin(struct message *message)
+{
+    struct poke_call *call = container_of(message, struct poke_call, message);
+    call->commit.op.done = poke_done;
+    store_commit(call->store, &call->commit);
+}
+
+void
+bench_poke_database(struct bench *bench, const struct byte_buffer *batch)
+{
+    struct reactor *reactor = NULL;
+    struct reactor_options options = { .id = 0, .cpu = -1 };
+    struct poke_call call = { .commit = { .batch = batch, .sync = true } };
+
+    sim_process_enter(bench->sim);
+    assert_int_equal(reactor_create(sim_platform(bench->sim), &options, &reactor, NULL), 0);
+    assert_int_equal(store_sim_open(bench->sim, "p", false, schema_merge, &call.store, NULL), 0);
+    reactor_send(reactor, &call.message, poke_begin);
+    sim_process_leave(bench->sim);
+    assert_int_equal(bench_wait(bench, &call.done), 0);
+    assert_int_equal(call.commit.op.result, 0);
+    sim_process_enter(bench->sim);
+    call.store->ops->close(call.store);
+    reactor_destroy(reactor);
+    sim_process_leave(bench->sim);
+}
+
 int
 bench_shutdown(struct bench *bench)
 {

@@ -86,6 +86,8 @@ void bench_lose_volatile_memory(struct bench *bench);
 uint32_t bench_volatile_count(const struct bench *bench);
 /* No process: what the checker finds wrong in the databases, each printed. */
 uint32_t bench_check_databases(struct bench *bench);
+/* No process: commit to the database of pool "p". The ledger does not know of it. */
+void bench_poke_database(struct bench *bench, const struct byte_buffer *batch);
 /* Clean; nothing is left of the process, and the checker finds nothing wrong: asserted. */
 int bench_shutdown(struct bench *bench);
 /* Only what the manager answers; the process goes on, and is to be killed. */
