@@ -76,7 +76,6 @@ send_one(struct workload *workload)
         flags = 0;
     } else if (choice < 20) {
         operation = VOLUME_DISCARD;
-        unit = 4 * KIB; /* a discard of part of a block may leave that part as it is */
     } else if (choice < 28) {
         operation = VOLUME_WRITE_ZEROES;
         flags |= random_chance(&workload->random, 1, 3) ? VOLUME_NO_HOLE : 0;

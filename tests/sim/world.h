@@ -100,6 +100,9 @@ struct world_io {
     uint32_t flags;
     uint64_t offset_bytes;
     uint64_t length_bytes;
+    /* What it changes: of a discard, only the blocks that it covers as a whole. */
+    uint64_t change_offset_bytes;
+    uint64_t change_length_bytes;
     uint8_t *data;
     struct iovec iov;
     struct oracle_write *write;

@@ -29,7 +29,10 @@ io_send_deliver(struct message *message)
         break;
     case VOLUME_WRITE_ZEROES:
     case VOLUME_DISCARD:
-        io->write = oracle_submit(oracle, io->offset_bytes, io->length_bytes, NULL);
+        if (io->change_length_bytes > 0) {
+            io->write =
+                oracle_submit(oracle, io->change_offset_bytes, io->change_length_bytes, NULL);
+        }
         break;
     case VOLUME_FLUSH:
         io->token = oracle_flush_sent(oracle);
@@ -105,6 +108,22 @@ io_released(struct volume_request *request)
     }
 }
 
+/* A part of a block stays as it is when it is discarded; the other operations change all bytes. */
+static void
+note_change(struct world_io *io)
+{
+    uint64_t end_bytes = io->offset_bytes + io->length_bytes;
+
+    io->change_offset_bytes = io->offset_bytes;
+    io->change_length_bytes = io->length_bytes;
+    if (io->operation == VOLUME_DISCARD) {
+        io->change_offset_bytes = align_up(io->offset_bytes, BLOCK_BYTES);
+        end_bytes = align_down(end_bytes, BLOCK_BYTES);
+        io->change_length_bytes =
+            end_bytes > io->change_offset_bytes ? end_bytes - io->change_offset_bytes : 0;
+    }
+}
+
 /* world_send() in two steps: the caller may change the request in between. */
 static struct world_io *
 world_make(struct world *world, uint32_t volume, enum volume_operation operation,
@@ -120,6 +139,7 @@ world_make(struct world *world, uint32_t volume, enum volume_operation operation
     io->flags = flags;
     io->offset_bytes = offset_bytes;
     io->length_bytes = length_bytes;
+    note_change(io);
     io->keep = keep;
     volume_request_init(&io->request);
     if (operation == VOLUME_READ || operation == VOLUME_WRITE) {
