@@ -40,15 +40,18 @@ void
 disk_spec_without_secrets(const char *spec, char *to, size_t to_bytes)
 {
     static const char scheme[] = "iscsi://";
+    const char *url = strstr(spec, scheme); /* perhaps behind "fault:" */
     const char *rest = spec;
-    const char *at = NULL;
+    int head_bytes = 0;
 
-    if (strncmp(spec, scheme, strlen(scheme)) == 0) {
-        at = strrchr(spec, '@'); /* USER%PASSWORD@ */
-        rest = at != NULL ? at + 1 : spec + strlen(scheme);
+    if (url != NULL) {
+        const char *user = url + strlen(scheme);
+        const char *at = strrchr(user, '@'); /* USER%PASSWORD@ */
+        head_bytes = (int)(user - spec);
+        rest = at != NULL ? at + 1 : user;
     }
     /* What follows a question mark are options: a password may be among them. */
-    snprintf(to, to_bytes, "%s%.*s", rest == spec ? "" : scheme, (int)strcspn(rest, "?"), rest);
+    snprintf(to, to_bytes, "%.*s%.*s", head_bytes, spec, (int)strcspn(rest, "?"), rest);
 }
 
 struct disk_probe *
