@@ -184,6 +184,12 @@ int backend_refresh(struct backend *backend, struct error *error);
  */
 void backend_submit(struct backend *backend, struct backend_io *io);
 
+/*
+ * Any thread, and not to be undone: the disk has become somebody else's. What would change it fails
+ * with -EROFS from now on, as if it had been opened read-only; what was submitted before goes on.
+ */
+void backend_refuse_changes(struct backend *backend);
+
 /* Any thread. See B5. */
 static inline uint64_t
 backend_loss_generation(const struct backend *backend)

@@ -147,6 +147,13 @@ emulates(const struct backend *backend, enum guard_emulation emulation)
 }
 
 void
+backend_refuse_changes(struct backend *backend)
+{
+    ASSERT(backend->guard != NULL);
+    guard_emulate(backend, GUARD_READ_ONLY);
+}
+
+void
 guard_raise_loss(struct backend *backend)
 {
     __atomic_fetch_add(&backend->loss_generation, 1, __ATOMIC_ACQ_REL);

@@ -80,6 +80,10 @@ group_part_done(struct committer *committer, int status)
         return;
     }
     committer->running = false;
+    if (committer->broken) {
+        answer_all(committer, &committer->in_flight, -EIO); /* committer_break() */
+        return;
+    }
     if (committer->status < 0) {
         /* C2: whether the group is durable is not known, and no later one may prove it so. */
         committer->broken = true;
@@ -117,6 +121,17 @@ ledger_part_done(struct io_op *op)
     group_part_done(committer, op->result);
 }
 
+void
+committer_break(struct committer *committer)
+{
+    ASSERT_ON_REACTOR(committer->pool->manager->control);
+    ASSERT(committer->pool->lost);
+    committer->broken = true;
+    committer->broken_status = -EROFS;
+    timer_disarm(committer->pool->manager->control, &committer->stall_timer);
+    answer_all(committer, &committer->waiting, -EROFS);
+}
+
 /* ---- room in the ledger (C4) ---- */
 
 /* A record is padded to blocks, and the ring's end may be left empty. */
@@ -133,6 +148,13 @@ ledger_bytes_free(const struct pool *pool, bool urgent)
     uint64_t used = ledger_used_bytes(pool->ledger) + (urgent ? 0 : size / LEDGER_URGENT_PART);
 
     return used < size ? size - used : 0;
+}
+
+uint64_t
+committer_room_bytes(const struct committer *committer, bool urgent)
+{
+    ASSERT_ON_REACTOR(committer->pool->manager->control);
+    return ledger_bytes_free(committer->pool, urgent);
 }
 
 static void

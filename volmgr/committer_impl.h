@@ -13,7 +13,8 @@
  * Invariants
  *  C1  Commit n+1 is submitted only after commit n is durable in the store and in every current
  *      ledger copy.
- *  C2  After a failed commit none is tried again: the pool is read-only until the daemon restarts.
+ *  C2  After a failed commit, or when the pool is another host's, none is tried again: the pool is
+ *      read-only until the daemon restarts.
  *  C4  When the ledger has no room for a group, nothing is written: requests wait, but for the
  *      urgent ones of the checkpoint that will make room, for which a part of the ring is kept.
  *  C3  What a batch says about data was flushed before the request was handed in (P4).
@@ -69,6 +70,10 @@ void committer_free(struct committer *committer); /* idle */
 void committer_submit(struct pool *pool, struct commit_request *request);
 /* The ledger has been released: go on with what waited for that. Control reactor. */
 void committer_ledger_released(struct committer *committer);
+/* No commit any more (C2); the one that is under way is not acknowledged. Control reactor. */
+void committer_break(struct committer *committer);
+/* Bytes of batches that the ledger takes now; the pool has one. Control reactor. */
+uint64_t committer_room_bytes(const struct committer *committer, bool urgent);
 bool committer_is_idle(const struct committer *committer);
 
 #endif

@@ -45,7 +45,10 @@ uint64_t text_hash(const char *text);
 
 /* A disk of the pool from its record; slots all free, backend missing. NULL: index is taken. */
 struct disk *pool_disk_new(struct pool *pool, const struct disk_record *record);
-/* Free it if the pool has let go of it and nothing is in flight on it. */
+/*
+ * When nothing is in flight on it any more: close what could not be closed before, and free it if
+ * the pool has let go of it.
+ */
 void disk_release(struct disk *disk);
 /* Take back a disk that was added last; its backend is closed. */
 void pool_disk_free(struct pool *pool, struct disk *disk);
@@ -129,7 +132,10 @@ void pool_backends_close(struct machine *machine, struct backends_close *close,
  */
 void pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only, bool is_open,
                        bool wipe);
-/* Write those that are not being written, saying that the pool is open; nobody waits for it. */
+/*
+ * Write those that are not being written, saying that the pool is open, if they are still ours;
+ * nobody waits for it.
+ */
 void pool_labels_beat(struct pool *pool);
 /* It is here, and has not answered for a while: the writing of a label or checkpoint goes on. */
 bool disk_is_silent(const struct disk *disk);
@@ -140,10 +146,13 @@ uint32_t pool_labels_good(struct pool *pool);
 /* Fill in disk->label; `is_open`: this host is using the pool. */
 void pool_label_fill(struct pool *pool, struct disk *disk, bool is_open);
 
-/* Flush every present disk; the machine's status is the first error, or -ETIMEDOUT. */
-void pool_disks_flush(struct machine *machine, struct pool *pool);
 
 /* ---- pool_heartbeat.c: no two daemons have one pool open ---- */
+
+/* Does the label that was read say that the disk is another's by now? */
+bool pool_label_is_others(const struct disk *disk, const struct label *label);
+/* It does: nothing of the pool is written any more, and its volumes answer errors. */
+void pool_lose(struct pool *pool, const struct disk *disk, const struct label *label);
 
 /* Of an open pool: write the labels again and again, so that others see that it is in use. */
 void pool_heartbeat_start(struct pool *pool);

@@ -63,6 +63,7 @@ struct disk {
     bool backend_full; /* it refused to make room although slots are free; until some are freed */
     uint64_t backend_full_until_ns; /* or until this time: there may be room again by then */
     struct label_write label_write;
+    struct label_read label_look;  /* before a heartbeat: is the disk still ours? */
     struct machine *label_machine; /* waits for the label to be written */
     bool label_busy;               /* it is being written, whether anybody waits or not */
     bool label_late;               /* that takes so long that nobody waits for it any more */
@@ -78,6 +79,9 @@ struct disk {
     bool orphaned;  /* the pool has let go of it; closed and freed when it is not busy */
     struct backend *late_backend; /* to be closed then */
     struct offload_job late_close;
+    bool late_closing;
+    struct backend *left_out; /* a start went on without it; the ledger may have a copy there */
+    int flush_status;         /* of the flush at the start */
     int label_status;              /* how that ended */
     char problem[128];             /* why it is missing; empty: it is not */
 };
@@ -175,6 +179,7 @@ struct volume {
     struct list shard_link;       /* shard->volumes */
     bool seal_again;              /* asked for while a seal was under way */
     bool commit_failed;           /* the pool's metadata cannot be written any more */
+    bool lost;                    /* the pool is another host's: fenced in this run, for that */
     bool fenced;                  /* writes may be lost, which ones is not known: no I/O */
     bool journal_fenced;          /* the ring's header says so until a commit has the marks */
     bool loss_to_report;          /* the next FLUSH fails */
@@ -289,6 +294,9 @@ struct pool {
     uint64_t checkpoint_ended_ns;
     uint64_t checkpoint_ended_commit;
     struct list erasures;      /* struct volume_erasure: volumes whose space is being freed */
+    uint32_t flushes_late;     /* of a start that went offline: not ended, or not looked after */
+    struct run_record late_run; /* whose rings are fenced if one of them fails; 0 rings: none */
+    bool lost;                 /* another host has it: nothing is written any more */
     bool take_over;            /* open it although another host seems to have it open */
     bool stopping;             /* background work ends where it can be resumed */
 };

@@ -438,7 +438,7 @@ journal_replay(struct platform *platform, const struct journal_identity *expecte
 
 void
 journal_fence_ring(struct platform *platform, const struct journal_identity *expected,
-                   uint64_t size_bytes)
+                   uint64_t size_bytes, struct byte_buffer *ret_fences)
 {
     struct journal journal = { .platform = platform };
     char name[96];
@@ -453,6 +453,9 @@ journal_fence_ring(struct platform *platform, const struct journal_identity *exp
     }
     journal.memory = memory;
     if (existed && header_check(&journal, expected, &error) == 0) {
+        if (collect_fences(&journal, ret_fences, &error) < 0) {
+            byte_buffer_append_le64(ret_fences, JOURNAL_FENCE_ALL);
+        }
         put_le64(journal.memory + HEADER_FENCES_AT, number_with_check(HEADER_FENCES_MAX + 1));
     }
     journal_close(&journal, expected, !existed);

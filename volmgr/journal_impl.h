@@ -116,9 +116,12 @@ typedef int journal_record_fn(void *context, const struct journal_record *record
 int journal_replay(struct platform *platform, const struct journal_identity *expected,
                    uint64_t size_bytes, journal_record_fn *each, void *context,
                    struct byte_buffer *ret_fences, struct error *error);
-/* control. Fence every branch of a ring of an earlier run, if it is there. */
+/*
+ * control. Fence every branch of a ring of an earlier run, if it is there. `ret_fences` gets the
+ * branches appended that were fenced before.
+ */
 void journal_fence_ring(struct platform *platform, const struct journal_identity *expected,
-                        uint64_t size_bytes);
+                        uint64_t size_bytes, struct byte_buffer *ret_fences);
 /* Is the branch among those that journal_replay() found fenced? */
 bool journal_is_fenced(const struct byte_buffer *fences, uint64_t branch);
 /* control. Remove the ring of an earlier run, after its records have been committed. */

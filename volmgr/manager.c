@@ -343,10 +343,14 @@ describe_open_pools(const struct manager *manager, char *to, size_t to_bytes)
     list_for_each(&manager->pools, link) {
         const struct pool *pool = list_entry(link, struct pool, link);
         const struct disk *disk = pool_silent_disk(pool);
+        const struct backend *backend = NULL;
+        if (disk != NULL) {
+            backend = disk->backend != NULL ? disk->backend : disk->late_backend;
+        }
         int more = snprintf(to + at, to_bytes - at, "%spool `%s`%s%.100s%s", at > 0 ? ", " : "",
-                            pool->name, disk != NULL ? " (disk " : "",
-                            disk != NULL ? disk->backend->spec : "",
-                            disk != NULL ? " does not answer)" : "");
+                            pool->name, backend != NULL ? " (disk " : "",
+                            backend != NULL ? backend->spec : "",
+                            backend != NULL ? " does not answer)" : "");
         at = MIN(at + (size_t)MAX(more, 0), to_bytes - 1);
     }
 }

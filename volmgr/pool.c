@@ -158,28 +158,33 @@ static void
 late_closed(struct io_op *op)
 {
     struct offload_job *job = container_of(op, struct offload_job, op);
-    disk_free(container_of(job, struct disk, late_close));
+    struct disk *disk = container_of(job, struct disk, late_close);
+
+    disk->late_backend = NULL;
+    disk->late_closing = false;
+    disk_release(disk);
 }
 
 void
 disk_release(struct disk *disk)
 {
-    if (!disk->orphaned || disk->busy > 0) {
+    if (disk->busy > 0 || disk->late_closing) {
         return;
     }
-    if (disk->late_backend == NULL) {
+    if (disk->late_backend != NULL) {
+        disk->late_closing = true;
+        disk->late_close.op.done = late_closed;
+        offload_submit(disk->manager->offload, &disk->late_close, late_close_work);
+    } else if (disk->orphaned) {
         disk_free(disk);
-        return;
     }
-    disk->late_close.op.done = late_closed;
-    offload_submit(disk->manager->offload, &disk->late_close, late_close_work);
 }
 
 void
 pool_disk_free(struct pool *pool, struct disk *disk)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    ASSERT(disk->backend == NULL);
+    ASSERT(disk->backend == NULL && disk->left_out == NULL);
     ASSERT(pool->disks[disk->record.index] == disk);
     pool->disks[disk->record.index] = NULL;
     while (pool->disk_count > 0 && pool->disks[pool->disk_count - 1] == NULL) {
@@ -394,7 +399,8 @@ pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
         /* When none is left, nothing is acknowledged any more that they do not have. */
         disk->label.ledger_current = left == 0;
         disk->ledger_dropped = true;
-        event_raise(pool->manager, EVENT_WARNING, pool->name, disk->backend->spec,
+        const struct backend *backend = disk->backend != NULL ? disk->backend : disk->left_out;
+        event_raise(pool->manager, EVENT_WARNING, pool->name, backend->spec,
                     "ledger-copy-dropped",
                     "this disk was too late or failed, so it holds no current copy of the commit "
                     "ledger until the pool is opened again");

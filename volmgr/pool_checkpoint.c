@@ -778,7 +778,7 @@ void
 pool_committed(struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    if (pool->ledger == NULL || pool->checkpointing != NULL ||
+    if (pool->ledger == NULL || pool->checkpointing != NULL || pool->lost ||
         pool->checkpoints_given_up >= GIVEN_UP_MAX || pool->stopping ||
         !pool_is_serving(pool) || !checkpoint_is_due(pool)) {
         return;

@@ -264,7 +264,9 @@ stop_background(struct pool_closing *closing)
         snprintf(pool->reason, sizeof(pool->reason), "it is being closed");
     }
     bool checking = pool_check_cancel(pool);
-    if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool) || checking) {
+    /* A late flush of a start says whether writes are lost: worth the patience of the end. */
+    if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool) || checking ||
+        pool->flushes_late > 0) {
         machine_goto(&closing->machine, CLOSE_STOP_BACKGROUND);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
         return machine_wait(&closing->machine);

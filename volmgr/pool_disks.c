@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disks of a pool: writing their labels, flushing and closing them.
+ * Disks of a pool: writing their labels, closing them.
  *
  * A disk that does not answer must not hold up the pool (P9): writing of labels has a deadline,
  * after which the disk counts as failed for this time. The write is still in flight then; until it
@@ -19,9 +19,13 @@ void
 pool_backends_close(struct machine *machine, struct backends_close *close, struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    backends_close_begin(close, pool->disk_count);
+    backends_close_begin(close, 2 * pool->disk_count);
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
+        if (disk != NULL && disk->left_out != NULL) {
+            close->backends[close->count++] = disk->left_out;
+            disk->left_out = NULL;
+        }
         if (disk == NULL || disk->backend == NULL) {
             continue;
         }
@@ -104,12 +108,9 @@ pool_label_fill(struct pool *pool, struct disk *disk, bool is_open)
 static void label_start(struct disk *disk, bool is_open, bool wipe);
 
 static void
-label_written(struct io_op *op)
+label_ended(struct disk *disk, int status)
 {
-    struct label_write *write = container_of(op, struct label_write, op);
-    struct disk *disk = container_of(write, struct disk, label_write);
     struct machine *machine = disk->label_machine;
-    int status = op->result;
 
     disk->label_busy = false;
     disk->label_late = false;
@@ -134,11 +135,18 @@ label_written(struct io_op *op)
 }
 
 static void
-label_start(struct disk *disk, bool is_open, bool wipe)
+label_written(struct io_op *op)
+{
+    struct label_write *write = container_of(op, struct label_write, op);
+    label_ended(container_of(write, struct disk, label_write), op->result);
+}
+
+static void
+label_write_start(struct disk *disk, bool is_open, bool wipe)
 {
     struct reactor *control = disk->manager->control;
 
-    ASSERT(!disk->label_busy && disk->backend != NULL);
+    ASSERT(disk->label_busy && disk->backend != NULL);
     pool_label_fill(disk->pool, disk, is_open);
     memset(&disk->label_write, 0, sizeof(disk->label_write));
     disk->label_write.op.done = label_written;
@@ -146,10 +154,55 @@ label_start(struct disk *disk, bool is_open, bool wipe)
     disk->label_write.backend = disk->backend;
     disk->label_write.label = &disk->label;
     disk->label_write.wipe = wipe;
-    disk->label_busy = true;
-    disk->label_started_ns = reactor_now_ns(control);
-    disk->busy++;
     label_write(&disk->label_write);
+}
+
+static void
+label_begin_work(struct disk *disk)
+{
+    ASSERT(!disk->label_busy && disk->backend != NULL);
+    disk->label_busy = true;
+    disk->label_started_ns = reactor_now_ns(disk->manager->control);
+    disk->busy++;
+}
+
+static void
+label_start(struct disk *disk, bool is_open, bool wipe)
+{
+    label_begin_work(disk);
+    label_write_start(disk, is_open, wipe);
+}
+
+/* A heartbeat: whoever reads the label next must not find it written over by us, if it is his. */
+static void
+label_looked(struct io_op *op)
+{
+    struct label_read *look = container_of(op, struct label_read, op);
+    struct disk *disk = container_of(look, struct disk, label_look);
+
+    if (disk->orphaned || disk->backend == NULL) {
+        label_ended(disk, -ECANCELED); /* the pool is closed by now */
+        return;
+    }
+    if (op->result == 0 && pool_label_is_others(disk, &look->ret_label)) {
+        pool_lose(disk->pool, disk, &look->ret_label);
+    }
+    if (disk->pool->lost) {
+        label_ended(disk, -ESTALE);
+    } else {
+        label_write_start(disk, true, false);
+    }
+}
+
+static void
+label_look_start(struct disk *disk)
+{
+    label_begin_work(disk);
+    memset(&disk->label_look, 0, sizeof(disk->label_look));
+    disk->label_look.op.done = label_looked;
+    disk->label_look.op.reactor_id = reactor_id(disk->manager->control);
+    disk->label_look.backend = disk->backend;
+    label_read(&disk->label_look);
 }
 
 static void
@@ -241,7 +294,7 @@ pool_labels_beat(struct pool *pool)
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
         if (disk != NULL && disk->backend != NULL && !disk->label_busy && !disk->joining) {
-            label_start(disk, true, false);
+            label_look_start(disk);
         }
     }
 }
@@ -251,8 +304,10 @@ pool_silent_disk(const struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
     for (uint32_t i = 0; i < pool->disk_count; i++) {
-        if (pool->disks[i] != NULL && disk_is_silent(pool->disks[i])) {
-            return pool->disks[i];
+        const struct disk *disk = pool->disks[i];
+        if (disk != NULL &&
+            (disk_is_silent(disk) || (disk->late_backend != NULL && disk->busy > 0))) {
+            return disk;
         }
     }
     return NULL;
@@ -278,62 +333,4 @@ pool_labels_good(struct pool *pool)
                     error_name(disk->label_status));
     }
     return good;
-}
-
-/* ---- flushing ---- */
-
-struct flush_attempt {
-    struct backend_io io;
-    struct disk *disk;
-    struct machine *machine; /* NULL: nobody waits any more */
-};
-
-static void
-disk_flushed(struct io_op *op)
-{
-    struct backend_io *io = container_of(op, struct backend_io, op);
-    struct flush_attempt *attempt = container_of(io, struct flush_attempt, io);
-    struct machine *machine = attempt->machine;
-    int status = op->result;
-
-    attempt->disk->busy--;
-    disk_release(attempt->disk);
-    free(attempt);
-    if (machine != NULL) {
-        machine_completed(machine, status);
-    }
-}
-
-static void
-flush_late(struct backend_io *io)
-{
-    struct flush_attempt *attempt = container_of(io, struct flush_attempt, io);
-    struct machine *machine = attempt->machine;
-
-    attempt->machine = NULL;
-    if (machine != NULL) {
-        machine_completed(machine, -ETIMEDOUT);
-    }
-}
-
-void
-pool_disks_flush(struct machine *machine, struct pool *pool)
-{
-    ASSERT_ON_REACTOR(pool->manager->control);
-    for (uint32_t i = 0; i < pool->disk_count; i++) {
-        struct disk *disk = pool->disks[i];
-        if (disk == NULL || disk->backend == NULL) {
-            continue;
-        }
-        struct flush_attempt *attempt = calloc(1, sizeof(*attempt));
-        ASSERT(attempt != NULL);
-        attempt->machine = machine;
-        attempt->disk = disk;
-        attempt->io.kind = BACKEND_FLUSH;
-        attempt->io.overdue = flush_late;
-        attempt->io.timeout_ns = pool->manager->options.disk_timeout_ns;
-        disk->busy++;
-        machine_arm(machine, &attempt->io.op, disk_flushed);
-        backend_submit(disk->backend, &attempt->io);
-    }
 }

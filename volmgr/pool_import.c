@@ -66,6 +66,65 @@ MACHINE_DONE(read_done, struct pool_importing, read.op)
 MACHINE_DONE(system_scanned, struct pool_importing, scan.op)
 MACHINE_DONE(commit_done, struct pool_importing, store_commit.op)
 
+/* ---- an earlier start of it ---- */
+
+#define LOCK_POLL_NS (50 * NS_PER_MS)
+
+/*
+ * A disk is still held by an earlier start of a pool in this process, whose flush has not ended:
+ * how it ends decides whether writes are lost, so it is waited for, as long as for any disk.
+ */
+static bool
+must_wait(struct pool_importing *importing)
+{
+    struct manager *manager = importing->machine.manager;
+    uint64_t now_ns = reactor_now_ns(manager->control);
+    struct disk_probe *held = NULL;
+    const struct pool *waits = NULL;
+
+    for (uint32_t i = 0; i < importing->disk_count; i++) {
+        held = importing->probes[i].status == -EBUSY ? &importing->probes[i] : held;
+    }
+    list_for_each(&manager->pools, link) {
+        const struct pool *pool = list_entry(link, struct pool, link);
+        waits = pool->flushes_late > 0 ? pool : waits;
+    }
+    if (held == NULL || waits == NULL) {
+        return false;
+    }
+    if (importing->wait_until_ns == 0) {
+        importing->wait_until_ns = now_ns + manager->options.disk_timeout_ns;
+    }
+    if (now_ns < importing->wait_until_ns && !manager->stopping) {
+        return true;
+    }
+    held->error = (struct error){ 0 };
+    error_set(&held->error, -EBUSY,
+              "disk %.200s: the last start of pool `%s` has begun a flush of a disk that has not "
+              "ended yet, and how it ends decides whether writes are lost; try again when the disk "
+              "answers",
+              held->spec, waits->name);
+    return false;
+}
+
+static enum machine_step
+read_labels(struct pool_importing *importing)
+{
+    struct machine *machine = &importing->machine;
+
+    if (must_wait(importing)) {
+        machine_goto(machine, IMPORT_OPEN_DISKS);
+        machine_pause(machine, &importing->pause, LOCK_POLL_NS);
+        return machine_wait(machine);
+    }
+    if (disk_probes_check_opened(importing->probes, importing->disk_count,
+                                 &machine->control->error) < 0) {
+        return machine_fail_noted(machine);
+    }
+    disk_probes_read(machine, importing->probes, importing->disk_count);
+    return machine_wait(machine);
+}
+
 /* ---- the pool of that name that is here ---- */
 
 static void
@@ -463,12 +522,7 @@ importing_phase(struct machine *machine, uint32_t phase)
         disk_probes_open(machine, importing->probes, importing->disk_count);
         return machine_wait(machine);
     case IMPORT_READ_LABELS:
-        if (disk_probes_check_opened(importing->probes, importing->disk_count,
-                                     &machine->control->error) < 0) {
-            return machine_fail_noted(machine);
-        }
-        disk_probes_read(machine, importing->probes, importing->disk_count);
-        return machine_wait(machine);
+        return read_labels(importing);
     case IMPORT_WATCH:
         if (!heartbeat_watch_begin(machine, &importing->watch, importing->probes,
                                    importing->disk_count)) {

@@ -17,6 +17,8 @@ struct pool_importing {
     bool stray[POOL_DISKS_MAX]; /* by probe: has a label of the pool, and is none of its disks */
     const struct label *newest; /* of the highest incarnation */
     struct heartbeat_watch watch;
+    struct machine_pause pause;
+    uint64_t wait_until_ns; /* for a flush of an earlier start; 0: it does not */
     struct machine_job job;
     struct error job_error;
     struct backends_close close;

@@ -145,6 +145,13 @@ gap_record(struct ledger_scan *scan, uint64_t commit, const void *batch, size_t 
     return 0;
 }
 
+static void
+checkpointed(void *context, int status)
+{
+    struct pool_opening *opening = context;
+    machine_completed(&opening->machine, status);
+}
+
 /* ---- at open ---- */
 
 /* What was imported with --force is not what the ledger on the disks goes on from. */
@@ -403,6 +410,87 @@ pool_ledger_apply(struct pool_opening *opening)
     return machine_wait(machine);
 }
 
+/* ---- room for the commits of the start ---- */
+
+enum {
+    START_PART = 4,       /* a quarter of the ring is more than a piece of replay takes */
+    CHECKPOINT_PART = 32, /* so much is enough for the commits of a checkpoint */
+    CHECKPOINTS_TO_RELEASE = 2, /* the ring is released behind the older of two */
+};
+
+bool
+pool_ledger_wants_room(const struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    const struct pool *pool = opening->pool;
+
+    return pool->ledger != NULL && opening->room_checkpoints < CHECKPOINTS_TO_RELEASE &&
+           committer_room_bytes(&pool->committer, false) <
+               ledger_size_bytes(pool->ledger) / START_PART;
+}
+
+/*
+ * The last run could not write checkpoints, and died: commits of the start would wait for one that
+ * is written only while the pool serves. When not even a checkpoint gets its commits in any more,
+ * the ring is started anew, as after a commit that was under way in both: the database is whole,
+ * and the start writes a checkpoint behind it.
+ */
+enum machine_step
+pool_ledger_make_room(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    struct machine *machine = &opening->machine;
+    const struct pool *pool = opening->pool;
+    uint64_t room_bytes = committer_room_bytes(&pool->committer, true);
+
+    if (machine->status < 0) {
+        if (room_bytes < ledger_size_bytes(pool->ledger) / CHECKPOINT_PART) {
+            return machine_fail(machine, machine->status,
+                                "the commit ledger is full, and no checkpoint can be written that "
+                                "would make room: %s",
+                                error_name(machine->status));
+        }
+        opening->room_checkpoints = CHECKPOINTS_TO_RELEASE; /* with what there is */
+    }
+    if (!pool_ledger_wants_room(opening)) {
+        return machine_goto(machine, opening->room_phase);
+    }
+    if (room_bytes < ledger_size_bytes(pool->ledger) / CHECKPOINT_PART) {
+        return machine_goto(machine, OPEN_ROOM_SETTLE);
+    }
+    opening->room_checkpoints++;
+    machine_goto(machine, OPEN_MAKE_ROOM);
+    machine->pending++;
+    pool_checkpoint_now(opening->pool, checkpointed, opening);
+    return machine_wait(machine);
+}
+
+enum machine_step
+pool_ledger_room_format(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    if (!pool_open_is_settled(opening, OPEN_ROOM_SETTLE)) {
+        return machine_wait(&opening->machine);
+    }
+    event_raise(opening->machine.manager, EVENT_WARNING, opening->pool->name, NULL,
+                "ledger-started-anew",
+                "the commit ledger was full to the last block; it starts anew behind commit %llu",
+                (unsigned long long)opening->pool->committer.commit);
+    opening->format_ledger = true;
+    opening->load.commit = opening->pool->committer.commit;
+    return pool_ledger_format(opening);
+}
+
+enum machine_step
+pool_ledger_room_made(struct pool_opening *opening)
+{
+    ASSERT_ON_REACTOR(opening->machine.manager->control);
+    if (pool_ledger_formatted(opening) == MACHINE_NEXT && opening->machine.failed) {
+        return MACHINE_NEXT;
+    }
+    return machine_goto(&opening->machine, opening->room_phase);
+}
+
 /* ---- a new ring ---- */
 
 enum machine_step
@@ -450,13 +538,6 @@ pool_ledger_formatted(struct pool_opening *opening)
     return MACHINE_NEXT;
 }
 
-static void
-checkpointed(void *context, int status)
-{
-    struct pool_opening *opening = context;
-    machine_completed(&opening->machine, status);
-}
-
 static enum machine_step
 take_checkpoint(struct pool_opening *opening)
 {
@@ -474,6 +555,10 @@ enum machine_step
 pool_ledger_rejoin(struct pool_opening *opening)
 {
     ASSERT_ON_REACTOR(opening->machine.manager->control);
+    if (pool_ledger_wants_room(opening)) {
+        opening->room_phase = OPEN_REJOIN_LEDGER;
+        return machine_goto(&opening->machine, OPEN_MAKE_ROOM);
+    }
     if (!opening->rejoin_ledger || opening->machine.status < 0) {
         return machine_goto(&opening->machine, OPEN_WRITE_LABELS);
     }

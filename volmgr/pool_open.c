@@ -358,42 +358,11 @@ make_volumes(struct pool_opening *opening)
 
 /* ---- replay ---- */
 
-static bool
-writes_were_lost(const struct pool *pool)
-{
-    for (uint32_t i = 0; i < pool->disk_count; i++) {
-        const struct disk *disk = pool->disks[i];
-        if (disk != NULL && disk->backend != NULL && backend_loss_generation(disk->backend) != 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* A flush that is good the next time would prove nothing for what this one has lost. */
-static enum machine_step
-fence_lost_writes(struct pool_opening *opening)
-{
-    struct machine *machine = &opening->machine;
-
-    opening->flush_status = machine->status;
-    if (machine->status < 0 && opening->same_boot && writes_were_lost(opening->pool)) {
-        machine_offload(machine, &opening->job, pool_replay_fence_work);
-    }
-    return machine_wait(machine);
-}
-
 static enum machine_step
 read_journals(struct pool_opening *opening)
 {
     struct machine *machine = &opening->machine;
 
-    if (opening->flush_status < 0) {
-        machine->status = opening->flush_status;
-        return machine_fail(machine, machine->status,
-                            "the last run did not end in order, and a disk cannot be flushed: %s",
-                            error_name(machine->status));
-    }
     if (opening->was_clean || !opening->same_boot) {
         return machine_goto(machine, OPEN_REJOIN_LEDGER); /* the rings went with the power */
     }
@@ -427,10 +396,9 @@ pages_committed(struct pool_opening *opening)
         return machine_fail(machine, machine->status, "replay cannot be committed: %s",
                             error_name(machine->status));
     }
-    if (pool_replay_has_more(opening->replay)) {
-        return machine_goto(machine, OPEN_FETCH_PAGES);
-    }
-    return MACHINE_NEXT;
+    opening->room_checkpoints = 0;
+    return machine_goto(machine, pool_replay_has_more(opening->replay) ? OPEN_FETCH_PAGES
+                                                                        : OPEN_REJOIN_LEDGER);
 }
 
 /* ---- waiting ---- */
@@ -670,10 +638,11 @@ replay_phase(struct pool_opening *opening, enum pool_open_phase phase)
 
     switch (phase) {
     case OPEN_FLUSH_DISKS:
-        pool_disks_flush(machine, opening->pool);
-        return machine_wait(machine);
+        return pool_flush_disks(opening);
     case OPEN_FENCE_LOST_WRITES:
-        return fence_lost_writes(opening);
+        return pool_flush_judge(opening);
+    case OPEN_LEAVE_OUT:
+        return pool_flush_leave_out(opening);
     case OPEN_READ_JOURNALS:
         return read_journals(opening);
     case OPEN_SORT_RECORDS:
@@ -682,11 +651,21 @@ replay_phase(struct pool_opening *opening, enum pool_open_phase phase)
         if (!pool_replay_has_more(opening->replay)) {
             return machine_goto(machine, OPEN_REJOIN_LEDGER);
         }
+        if (pool_ledger_wants_room(opening)) {
+            opening->room_phase = OPEN_FETCH_PAGES;
+            return machine_goto(machine, OPEN_MAKE_ROOM);
+        }
         return pool_replay_fetch(opening);
     case OPEN_COMMIT_PAGES:
         return pool_replay_commit(opening);
     case OPEN_PAGES_COMMITTED:
         return pages_committed(opening);
+    case OPEN_MAKE_ROOM:
+        return pool_ledger_make_room(opening);
+    case OPEN_ROOM_SETTLE:
+        return pool_ledger_room_format(opening);
+    case OPEN_ROOM_FORMATTED:
+        return pool_ledger_room_made(opening);
     default:
         UNREACHABLE();
     }
@@ -752,7 +731,7 @@ opening_phase(struct machine *machine, uint32_t phase)
     if (phase >= OPEN_SCAN_LEDGER && phase <= OPEN_FORMAT_LEDGER) {
         return ledger_phase(opening, phase);
     }
-    if (phase >= OPEN_FLUSH_DISKS && phase <= OPEN_PAGES_COMMITTED) {
+    if (phase >= OPEN_FLUSH_DISKS && phase <= OPEN_ROOM_FORMATTED) {
         return replay_phase(opening, phase);
     }
     if (phase >= OPEN_UNDO_SETTLE) {
@@ -827,6 +806,7 @@ opening_release(struct machine *machine)
     byte_buffer_free(&opening->candidates);
     byte_buffer_free(&opening->affected);
     byte_buffer_free(&opening->unused);
+    byte_buffer_free(&opening->fences);
     ledger_gap_clear(&opening->gap);
     byte_buffer_free(&opening->batch);
     free(opening->probes);

@@ -39,11 +39,15 @@
     X(MAKE_VOLUMES)                                                                                \
     X(FLUSH_DISKS)                                                                                 \
     X(FENCE_LOST_WRITES)                                                                           \
+    X(LEAVE_OUT)                                                                                   \
     X(READ_JOURNALS)                                                                               \
     X(SORT_RECORDS)                                                                                \
     X(FETCH_PAGES)                                                                                 \
     X(COMMIT_PAGES)                                                                                \
     X(PAGES_COMMITTED)                                                                             \
+    X(MAKE_ROOM)                                                                                   \
+    X(ROOM_SETTLE)                                                                                 \
+    X(ROOM_FORMATTED)                                                                              \
     X(REJOIN_LEDGER)                                                                               \
     X(REJOIN_AGAIN)                                                                                \
     X(REJOIN_SETTLE)                                                                               \
@@ -146,7 +150,12 @@ struct pool_opening {
     bool run_noted; /* this run may be in the database */
     struct shards_create shards;
     struct pool_replay *replay;
-    int flush_status; /* of the disks, before the replay */
+    uint32_t flushes_failed;      /* of the disks, before the replay; without those that are late */
+    bool fenced_rings;            /* this start has fenced all rings of the last run */
+    uint64_t rings_fenced_before; /* bit n: every branch of ring n was */
+    struct byte_buffer fences;    /* uint64_t[]: branches that were, or that lost writes now */
+    uint32_t room_phase;          /* where it goes on when there is room in the ledger */
+    uint32_t room_checkpoints;    /* that were written for it */
     struct byte_buffer unused; /* uint64_t[]: extents that hold nothing */
     struct commit_request commit;
     struct byte_buffer batch;
@@ -193,6 +202,15 @@ void ledger_gap_clear(struct ledger_gap *gap);
 /* 0, or -EUCLEAN when some record is no batch; its commit. Nothing has been taken out yet. */
 int ledger_gap_check(const struct ledger_gap *gap, uint64_t *ret_commit);
 
+/*
+ * Whether the ledger is so full that the start may not get its commits in: then go to
+ * OPEN_MAKE_ROOM, with opening->room_phase set.
+ */
+bool pool_ledger_wants_room(const struct pool_opening *opening);
+/* The phases MAKE_ROOM, ROOM_SETTLE and ROOM_FORMATTED. */
+enum machine_step pool_ledger_make_room(struct pool_opening *opening);
+enum machine_step pool_ledger_room_format(struct pool_opening *opening);
+enum machine_step pool_ledger_room_made(struct pool_opening *opening);
 /* Start to read the ledger; MACHINE_NEXT when there is none. */
 enum machine_step pool_ledger_scan(struct pool_opening *opening);
 /* What it says: equal, format it, apply records to the database, or refuse. */
@@ -218,10 +236,17 @@ enum machine_step pool_ledger_anchor(struct pool_opening *opening);
  */
 bool pool_open_is_settled(struct pool_opening *opening, uint32_t phase);
 
+/* ---- pool_open_flush.c ---- */
+
+/* Flush every disk that is here. */
+enum machine_step pool_flush_disks(struct pool_opening *opening);
+/* They have been, or are late: if one has lost writes, that is noted in the rings at once. */
+enum machine_step pool_flush_judge(struct pool_opening *opening);
+/* It is noted: go on without those that failed, or refuse. */
+enum machine_step pool_flush_leave_out(struct pool_opening *opening);
+
 /* ---- pool_replay.c ---- */
 
-/* Offload: a disk has lost writes of the last run before they could be replayed: all are fenced. */
-int32_t pool_replay_fence_work(struct offload_job *job);
 struct pool_replay *pool_replay_new(struct pool_opening *opening);
 void pool_replay_free(struct pool_replay *replay);
 /* Blocking: read the rings of the last run. */

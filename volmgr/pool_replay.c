@@ -19,8 +19,8 @@
  * read as errors until they are rewritten. What was overwritten in place there is not known; it is
  * as it was or as it was to be, as after a power cut.
  *
- * When a flush before the replay fails and the disk has lost writes, it is not known which: every
- * volume is fenced in the rings, which the next start finds.
+ * When a flush before the replay fails it is not known which writes are lost: what was overwritten
+ * in place has no record. The volumes concerned are fenced (pool_open_flush.c).
  *
  * Invariants
  *  Y1  Only records behind the branch's committed position are applied.
@@ -111,6 +111,18 @@ ring_record(void *context, const struct journal_record *record)
     return 0;
 }
 
+/* This start has fenced every branch; those that it means, and those of before, are known. */
+static void
+fences_of_start(const struct pool_opening *opening, uint32_t ring, struct byte_buffer *ret_fences)
+{
+    byte_buffer_clear(ret_fences);
+    if ((opening->rings_fenced_before >> ring & 1) != 0) {
+        byte_buffer_append_le64(ret_fences, JOURNAL_FENCE_ALL);
+    } else {
+        byte_buffer_append(ret_fences, opening->fences.data, opening->fences.length_bytes);
+    }
+}
+
 /* Keep what must be known on the control reactor. */
 static void
 note_fences(struct pool_replay *replay, uint32_t ring, const struct byte_buffer *fences)
@@ -167,6 +179,9 @@ pool_replay_read_work(struct offload_job *job)
         } else if (result < 0) {
             opening->job_error = error;
         } else {
+            if (opening->fenced_rings) {
+                fences_of_start(opening, i, &fences);
+            }
             drop_fenced(replay, before, &fences);
             note_fences(replay, i, &fences);
         }
@@ -185,22 +200,6 @@ pool_replay_remove_work(struct offload_job *job)
         struct journal_identity identity;
         pool_journal_identity(opening->pool, &opening->last_run, i, &identity);
         journal_remove(opening->machine.manager->options.platform, &identity);
-    }
-    return 0;
-}
-
-int32_t
-pool_replay_fence_work(struct offload_job *job)
-{
-    struct machine_job *own = container_of(job, struct machine_job, job);
-    struct pool_opening *opening = container_of(own, struct pool_opening, job);
-    struct pool *pool = opening->pool;
-
-    for (uint32_t i = 0; i < opening->last_run.ring_count; i++) {
-        struct journal_identity identity;
-        pool_journal_identity(pool, &opening->last_run, i, &identity);
-        journal_fence_ring(pool->manager->options.platform, &identity,
-                           opening->last_run.ring_bytes);
     }
     return 0;
 }

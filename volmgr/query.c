@@ -82,8 +82,11 @@ volume_report_add(const struct volume *volume, struct volume_report *report)
         report->errors[i] = volume->errors[i];
         report->latency_total_ns[i] = volume->latency_total_ns[i];
     }
-    report->fenced = volume->fenced;
-    if (volume->fenced) {
+    report->fenced = volume->fenced && !volume->lost;
+    if (volume->lost) {
+        snprintf(report->problem, sizeof(report->problem),
+                 "another host has taken the pool over: it answers errors here");
+    } else if (volume->fenced) {
         snprintf(report->problem, sizeof(report->problem),
                  "a disk lost writes of it, and which ones is not known: it answers no I/O until "
                  "`volctl accept-loss` makes it serve what the disks kept, as after a power cut");

@@ -155,6 +155,40 @@ a_checkpoint_in_the_way_is_given_up_soon(void **state)
     end_clean(bench);
 }
 
+/* A start whose flush has not ended: its disk is busy, and an import waits for what it says. */
+static void
+an_import_waits_for_the_flush_of_a_start(void **state)
+{
+    (void)state;
+    static const char *const one_disk[] = { "/d/0", NULL };
+    struct bench *bench = bench_with_pool(5, one_disk);
+    struct volume *one = make(bench, "p/one", GIB);
+    struct sim_fault fault = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_FLUSH, .count = 1 };
+    struct sim_disk *disk = sim_disk_find(bench->sim, "/d/0");
+    struct disk_argument argument = { .spec = "/d/0" };
+    struct pool_import operation = { .disks = &argument, .disk_count = 1, .force = true };
+    bool done = false;
+
+    assert_int_equal(bench_fill(bench, one, 0, MIB, 1), 0);
+    bench_kill(bench);
+    sim_disk_add_fault(disk, &fault);
+    assert_int_equal(bench_boot(bench), 0);
+    bench_pass_time(bench, 100);
+    assert_int_equal(sim_disk_hanging(disk), 1);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_OFFLINE);
+    assert_non_null(strstr(bench->error.message, "does not end its flush"));
+    assert_int_equal(import(bench, one_disk, true, NULL), -EBUSY);
+    assert_non_null(strstr(bench->error.message, "has not ended yet"));
+    bench_pool_import_start(bench, &operation, &done);
+    bench_pass_time(bench, 5);
+    assert_false(done);
+    sim_disk_release(disk);
+    assert_int_equal(bench_wait(bench, &done), 0);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_true(bench_check(bench, find(bench, "p/one"), 0, MIB, 1));
+    end_clean(bench);
+}
+
 int
 main(void)
 {
@@ -165,6 +199,7 @@ main(void)
         cmocka_unit_test(a_disk_that_fails_stops_no_checkpoint),
         cmocka_unit_test(a_disk_that_hangs_does_not_hold_up_the_end),
         cmocka_unit_test(a_checkpoint_in_the_way_is_given_up_soon),
+        cmocka_unit_test(an_import_waits_for_the_flush_of_a_start),
     };
     log_set_level(LOG_LEVEL_ERROR - 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
