@@ -16,7 +16,8 @@
  *  C2  After a failed commit, or when the pool is another host's, none is tried again: the pool is
  *      read-only until the daemon restarts.
  *  C4  When the ledger has no room for a group, nothing is written: requests wait, but for the
- *      urgent ones of the checkpoint that will make room, for which a part of the ring is kept.
+ *      urgent ones of the checkpoint that will make room, and the last of a pool that is closed;
+ *      for these a part of the ring is kept.
  *  C3  What a batch says about data was flushed before the request was handed in (P4).
  */
 #ifndef VOLMGR_COMMITTER_IMPL_H
@@ -34,7 +35,7 @@ struct pool;
 struct commit_request {
     struct io_op op; /* 0, -EROFS (C2) or -EIO; done() on the submitting reactor */
     struct byte_buffer *batch;
-    bool urgent;         /* of a checkpoint: may use the last part of the ledger (C4) */
+    bool urgent;         /* may use the last part of the ledger (C4) */
     bool has_numbers;    /* it has used numbers of the pool's record: that goes with the group */
     uint64_t ret_commit; /* the number under which it became durable */
     struct list link;

@@ -128,10 +128,12 @@ void pool_backends_close(struct machine *machine, struct backends_close *close,
 /*
  * Write the labels of all present disks (those of `only`, if not NULL) from the records; afterwards
  * disk->label_status tells how it went for each, and the machine's status the first error. `wipe`:
- * remove them instead. Only by who holds the pool's line.
+ * remove them instead. Only by who holds the pool's line, and by the pool's checkpoint.
  */
 void pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only, bool is_open,
                        bool wipe);
+/* The same for the pool's checkpoint; disks that are being added are left to who adds them. */
+void pool_labels_write_members(struct machine *machine, struct pool *pool);
 /*
  * Write those that are not being written, saying that the pool is open, if they are still ours;
  * nobody waits for it.
@@ -141,7 +143,7 @@ void pool_labels_beat(struct pool *pool);
 bool disk_is_silent(const struct disk *disk);
 /* The first such; NULL: none. */
 const struct disk *pool_silent_disk(const struct pool *pool);
-/* How many went well, of all that are present; an event for each of the others. */
+/* How many went well, of all members that are present; an event for each of the others. */
 uint32_t pool_labels_good(struct pool *pool);
 /* Fill in disk->label; `is_open`: this host is using the pool. */
 void pool_label_fill(struct pool *pool, struct disk *disk, bool is_open);

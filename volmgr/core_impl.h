@@ -46,6 +46,16 @@ struct shard;
 
 /* ---- disks ---- */
 
+enum {
+    LABEL_WAITERS_MAX = 2 /* who holds the pool's line, and its checkpoint */
+};
+
+/* A machine that waits for a label to be written. */
+struct label_waiter {
+    struct machine *machine; /* NULL: nobody */
+    uint64_t due_ns;         /* until then */
+};
+
 struct disk {
     struct manager *manager;
     struct pool *pool;
@@ -64,7 +74,7 @@ struct disk {
     uint64_t backend_full_until_ns; /* or until this time: there may be room again by then */
     struct label_write label_write;
     struct label_read label_look;  /* before a heartbeat: is the disk still ours? */
-    struct machine *label_machine; /* waits for the label to be written */
+    struct label_waiter label_waiters[LABEL_WAITERS_MAX];
     bool label_busy;               /* it is being written, whether anybody waits or not */
     bool label_late;               /* that takes so long that nobody waits for it any more */
     uint64_t avoid_until_ns;       /* it could not be written to: no checkpoint goes there */
@@ -281,7 +291,7 @@ struct pool {
     struct allocator allocator;
     uint8_t threshold_raised;  /* percent of the last space event */
     uint64_t full_event_ns;    /* when the last event about a full pool was raised */
-    struct timer label_timer;  /* labels must be written by then */
+    struct timer label_timer;  /* the first of who waits for labels does so until then */
     struct timer heartbeat_timer;
     uint64_t database_commit;  /* where its database ended when it was read; 0: not known */
     bool database_unfinished;  /* it has no pool record: a creation or import did not get so far */

@@ -18,6 +18,8 @@
  *       back at open.
  *  KP4  A disk that hangs or fails holds up neither the pool nor its next checkpoint: one that
  *       makes no progress is left to itself, and the next one avoids disks that have not answered.
+ *  KP5  It waits for no operation in the pool's line: that may wait for a commit, and a commit for
+ *       the room that this makes in the ledger.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,7 +36,7 @@
     X(MAKE_ROOM)                                                                                   \
     X(RECORD_EXTENTS)                                                                              \
     X(WRITE)                                                                                       \
-    X(STEP_IN)                                                                                     \
+    X(WRITTEN)                                                                                     \
     X(WRITE_LABELS)                                                                                \
     X(RECORD)                                                                                      \
     X(RELEASE)                                                                                     \
@@ -70,7 +72,7 @@ struct pool_checkpointing {
     struct io_op begin; /* when somebody waits for it, who must not be answered from their call */
     struct pool *pool;
     struct job *job;
-    pool_checkpoint_done_fn *done; /* of who holds the pool's line already; NULL: nobody */
+    pool_checkpoint_done_fn *done; /* who waits for it; NULL: nobody */
     void *context;
     uint32_t part_count;
     struct checkpoint_part *parts;
@@ -506,6 +508,13 @@ record_extents(struct pool_checkpointing *checkpointing)
 
 /* ---- the checkpoint itself ---- */
 
+/* A pool that is being closed does without, unless its last commits wait for it. */
+static bool
+is_unwanted(const struct pool *pool)
+{
+    return pool->stopping && !pool->committer.stalled;
+}
+
 static enum machine_step
 write_out(struct pool_checkpointing *checkpointing)
 {
@@ -521,7 +530,7 @@ write_out(struct pool_checkpointing *checkpointing)
         .part_bytes = pool->record.extent_bytes,
         .parts = checkpointing->parts,
         .part_count = checkpointing->part_count,
-        .cancel = pool->stopping,
+        .cancel = is_unwanted(pool),
     };
     memcpy(checkpointing->write.pool_guid, pool->record.pool_guid, GUID_BYTES);
     machine_arm(machine, &checkpointing->write.op, write_done);
@@ -531,7 +540,7 @@ write_out(struct pool_checkpointing *checkpointing)
 }
 
 static enum machine_step
-step_in(struct pool_checkpointing *checkpointing)
+written(struct pool_checkpointing *checkpointing)
 {
     struct machine *machine = &checkpointing->machine;
     struct pool *pool = checkpointing->pool;
@@ -541,7 +550,7 @@ step_in(struct pool_checkpointing *checkpointing)
     if (checkpointing->given_up) {
         return machine_fail(machine, -ECANCELED, "it was given up");
     }
-    if (machine->status == -ENOSPC && !pool->stopping) {
+    if (machine->status == -ENOSPC && !is_unwanted(pool)) {
         /* The estimate was too small: with twice as many. */
         give_back_range(pool, checkpointing->first_extent, checkpointing->part_count);
         checkpointing->recorded = false;
@@ -552,11 +561,11 @@ step_in(struct pool_checkpointing *checkpointing)
         return machine_fail(machine, machine->status, "it cannot be written: %s",
                             error_name(machine->status));
     }
-    if (pool->stopping) {
+    if (is_unwanted(pool)) {
         return machine_fail(machine, -ECANCELED, "the pool is closing");
     }
     job_progress(checkpointing->job, 90);
-    return checkpointing->done != NULL ? MACHINE_NEXT : machine_step_in(machine);
+    return MACHINE_NEXT;
 }
 
 /* The slot of the older one; of an empty one first. */
@@ -585,7 +594,7 @@ write_labels(struct pool_checkpointing *checkpointing)
         .first_count = write->ret_first_count,
     };
     memcpy(checkpoint->first, write->ret_first, sizeof(checkpoint->first));
-    pool_labels_write(machine, pool, NULL, true, false);
+    pool_labels_write_members(machine, pool);
     return machine_wait(machine);
 }
 
@@ -670,8 +679,8 @@ checkpoint_phase(struct machine *machine, uint32_t phase)
         return record_extents(checkpointing);
     case CHECKPOINT_WRITE:
         return write_out(checkpointing);
-    case CHECKPOINT_STEP_IN:
-        return step_in(checkpointing);
+    case CHECKPOINT_WRITTEN:
+        return written(checkpointing);
     case CHECKPOINT_WRITE_LABELS:
         return write_labels(checkpointing);
     case CHECKPOINT_RECORD:
@@ -779,8 +788,8 @@ pool_committed(struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
     if (pool->ledger == NULL || pool->checkpointing != NULL || pool->lost ||
-        pool->checkpoints_given_up >= GIVEN_UP_MAX || pool->stopping ||
-        !pool_is_serving(pool) || !checkpoint_is_due(pool)) {
+        pool->checkpoints_given_up >= GIVEN_UP_MAX || is_unwanted(pool) ||
+        !(pool_is_serving(pool) || pool->stopping) || !checkpoint_is_due(pool)) {
         return;
     }
     checkpoint_start(pool, NULL, NULL);
@@ -798,7 +807,7 @@ bool
 pool_checkpoint_cancel(struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    if (pool->checkpointing != NULL) {
+    if (pool->checkpointing != NULL && is_unwanted(pool)) {
         pool->checkpointing->write.cancel = true;
     }
     return pool->checkpointing != NULL || pool->checkpoints_given_up > 0;

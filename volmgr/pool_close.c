@@ -296,8 +296,8 @@ settle(struct pool_closing *closing)
 {
     struct pool *pool = closing->pool;
 
-    if (!allocator_is_idle(&pool->allocator) || !committer_is_idle(&pool->committer) ||
-        pool_has_holds(pool)) {
+    if (pool_checkpoint_cancel(pool) || !allocator_is_idle(&pool->allocator) ||
+        !committer_is_idle(&pool->committer) || pool_has_holds(pool)) {
         machine_goto(&closing->machine, CLOSE_SETTLE);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
         return machine_wait(&closing->machine);
@@ -325,6 +325,7 @@ mark_clean(struct pool_closing *closing)
     run.state = RUN_STATE_CLEAN;
     schema_put_run(&closing->batch, &run);
     closing->commit.batch = &closing->batch;
+    closing->commit.urgent = true; /* no checkpoint comes after it */
     machine_arm(&closing->machine, &closing->commit.op, commit_done);
     committer_submit(pool, &closing->commit);
     return machine_wait(&closing->machine);

@@ -5,6 +5,10 @@
  * A disk that does not answer must not hold up the pool (P9): writing of labels has a deadline,
  * after which the disk counts as failed for this time. The write is still in flight then; until it
  * has ended, the disk is passed over, and its memory and backend are kept.
+ *
+ * A label is always written from the records as they are when its writing begins. Two machines may
+ * wait for labels at one time: who holds the pool's line, and the checkpoint. The checkpoint must not
+ * stand in that line: whoever holds it may wait for a commit, and that for the checkpoint (KP5).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -107,10 +111,21 @@ pool_label_fill(struct pool *pool, struct disk *disk, bool is_open)
 
 static void label_start(struct disk *disk, bool is_open, bool wipe);
 
+static bool
+label_is_awaited(const struct disk *disk)
+{
+    for (uint32_t i = 0; i < LABEL_WAITERS_MAX; i++) {
+        if (disk->label_waiters[i].machine != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
 label_ended(struct disk *disk, int status)
 {
-    struct machine *machine = disk->label_machine;
+    struct machine *waited[LABEL_WAITERS_MAX];
 
     disk->label_busy = false;
     disk->label_late = false;
@@ -120,18 +135,25 @@ label_ended(struct disk *disk, int status)
     }
     if (disk->label_queued) {
         disk->label_queued = false;
-        if (machine != NULL) { /* who waits, waits for the next one */
+        if (label_is_awaited(disk)) { /* who waits, waits for the next one */
             label_start(disk, disk->label_queued_open, disk->label_queued_wipe);
             return;
         }
     }
-    if (machine == NULL) {
+    if (!label_is_awaited(disk)) {
         disk_release(disk); /* nobody waits, or not any more */
         return;
     }
     disk->label_status = status;
-    disk->label_machine = NULL;
-    machine_completed(machine, status);
+    for (uint32_t i = 0; i < LABEL_WAITERS_MAX; i++) {
+        waited[i] = disk->label_waiters[i].machine;
+        disk->label_waiters[i].machine = NULL;
+    }
+    for (uint32_t i = 0; i < LABEL_WAITERS_MAX; i++) {
+        if (waited[i] != NULL) {
+            machine_completed(waited[i], status);
+        }
+    }
 }
 
 static void
@@ -205,25 +227,71 @@ label_look_start(struct disk *disk)
     label_read(&disk->label_look);
 }
 
+/* A machine, and how many labels it has waited for in vain. */
+struct late_machine {
+    struct machine *machine;
+    uint32_t count;
+};
+
+static void
+late_add(struct late_machine late[static LABEL_WAITERS_MAX], struct machine *machine)
+{
+    uint32_t at = 0;
+
+    while (late[at].machine != NULL && late[at].machine != machine) {
+        at++;
+        ASSERT_OP(at, <, (uint32_t)LABEL_WAITERS_MAX);
+    }
+    late[at].machine = machine;
+    late[at].count++;
+}
+
+static void labels_arm(struct pool *pool);
+
 static void
 labels_late(struct timer *timer)
 {
     struct pool *pool = container_of(timer, struct pool, label_timer);
-    struct machine *waiting = NULL;
-    uint32_t late = 0;
+    uint64_t now_ns = reactor_now_ns(pool->manager->control);
+    struct late_machine late[LABEL_WAITERS_MAX] = { 0 };
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
-        if (disk != NULL && disk->label_machine != NULL) {
-            waiting = disk->label_machine;
-            disk->label_machine = NULL;
-            disk->label_status = -ETIMEDOUT;
-            disk->label_late = true;
-            late++;
+        for (uint32_t n = 0; disk != NULL && n < LABEL_WAITERS_MAX; n++) {
+            struct label_waiter *waiter = &disk->label_waiters[n];
+            if (waiter->machine != NULL && waiter->due_ns <= now_ns) {
+                late_add(late, waiter->machine);
+                waiter->machine = NULL;
+                disk->label_status = -ETIMEDOUT;
+                disk->label_late = true;
+            }
         }
     }
-    while (late-- > 0) {
-        machine_completed(waiting, -ETIMEDOUT);
+    labels_arm(pool);
+    /* The last of its completions makes a machine go on. */
+    for (uint32_t n = 0; n < LABEL_WAITERS_MAX; n++) {
+        while (late[n].count-- > 0) {
+            machine_completed(late[n].machine, -ETIMEDOUT);
+        }
+    }
+}
+
+/* For whoever waits for a label and is the first to give it up. */
+static void
+labels_arm(struct pool *pool)
+{
+    uint64_t due_ns = UINT64_MAX;
+
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        const struct disk *disk = pool->disks[i];
+        for (uint32_t n = 0; disk != NULL && n < LABEL_WAITERS_MAX; n++) {
+            if (disk->label_waiters[n].machine != NULL) {
+                due_ns = MIN(due_ns, disk->label_waiters[n].due_ns);
+            }
+        }
+    }
+    if (due_ns != UINT64_MAX) {
+        timer_arm(pool->manager->control, &pool->label_timer, due_ns, labels_late);
     }
 }
 
@@ -251,11 +319,20 @@ disk_is_silent(const struct disk *disk)
 static bool
 label_begin(struct machine *machine, struct disk *disk, bool is_open, bool wipe)
 {
+    uint32_t at = 0;
+
     if (disk_is_silent(disk)) {
         return false;
     }
-    ASSERT(disk->label_machine == NULL);
-    disk->label_machine = machine;
+    while (disk->label_waiters[at].machine != NULL) {
+        ASSERT(disk->label_waiters[at].machine != machine);
+        at++;
+        ASSERT_OP(at, <, (uint32_t)LABEL_WAITERS_MAX);
+    }
+    disk->label_waiters[at] = (struct label_waiter){
+        .machine = machine,
+        .due_ns = reactor_now_ns(disk->manager->control) + label_wait_ns(disk->pool),
+    };
     machine->pending++;
     if (disk->label_busy) {
         disk->label_queued = true;
@@ -272,8 +349,6 @@ pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only,
                   bool wipe)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    struct reactor *control = pool->manager->control;
-
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
         if (disk == NULL || disk->backend == NULL || (only != NULL && disk != only)) {
@@ -283,8 +358,23 @@ pool_labels_write(struct machine *machine, struct pool *pool, struct disk *only,
             disk->label_status = -ETIMEDOUT;
         }
     }
-    timer_arm(control, &pool->label_timer, reactor_now_ns(control) + label_wait_ns(pool),
-              labels_late);
+    labels_arm(pool);
+}
+
+void
+pool_labels_write_members(struct machine *machine, struct pool *pool)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    for (uint32_t i = 0; i < pool->disk_count; i++) {
+        struct disk *disk = pool->disks[i];
+        if (disk == NULL || disk->backend == NULL || disk->joining) {
+            continue;
+        }
+        if (!label_begin(machine, disk, true, false)) {
+            disk->label_status = -ETIMEDOUT;
+        }
+    }
+    labels_arm(pool);
 }
 
 void
@@ -321,7 +411,7 @@ pool_labels_good(struct pool *pool)
 
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         const struct disk *disk = pool->disks[i];
-        if (disk == NULL || disk->backend == NULL) {
+        if (disk == NULL || disk->backend == NULL || disk->joining) {
             continue;
         }
         if (disk->label_status == 0) {
