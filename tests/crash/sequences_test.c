@@ -429,6 +429,63 @@ a_full_pool_says_so_beside_a_hung_disk(void **state)
     clean_end(world);
 }
 
+/* Once the pool was full, and what a volume of a tier wrote went where it could. There is space. */
+static void
+a_volume_keeps_to_its_tier_after_the_pool_was_full(void **state)
+{
+    (void)state;
+    struct world_options options = options_apart();
+    options.volume_bytes = 128 * MIB;
+    options.volume_by_tier = false;
+    options.volume_tier[1] = 1; /* volume 0: anywhere */
+    struct world *world = world_start(&options);
+    uint64_t filled[2] = { 0, 64 * KIB };
+
+    assert_int_equal(world_do(world, 1, VOLUME_WRITE, 0, 64 * KIB, 0), 0);
+    for (uint32_t v = 0; v < 2; v++) {
+        while (world_do(world, v, VOLUME_WRITE, filled[v], 64 * KIB, 0) == 0) {
+            filled[v] += 64 * KIB;
+        }
+    }
+    for (uint64_t at = 0; at < filled[0]; at += MIB) {
+        assert_int_equal(world_do(world, 0, VOLUME_DISCARD, at, MIB, 0), 0);
+    }
+    assert_int_equal(world_do(world, 0, VOLUME_FLUSH, 0, 0, 0), 0);
+    sim_run_for(world->sim, 20 * NS_PER_S);
+    const uint64_t *bytes = &sim_disk_statistics(world->disks[1])->bytes[FILE_IO_WRITE];
+    uint64_t before = *bytes;
+    for (uint64_t at = filled[1]; at < filled[1] + 16 * MIB; at += 64 * KIB) {
+        assert_int_equal(world_do(world, 1, VOLUME_WRITE, at, 64 * KIB, 0), 0);
+    }
+    assert_true(*bytes - before >= 12 * MIB);
+    clean_end(world);
+}
+
+/* A checkpoint is written, and the only disk that its place could be noted on takes no label. */
+static void
+a_checkpoint_without_a_label_is_given_up(void **state)
+{
+    (void)state;
+    struct world_options options = options_small();
+    struct world *world = world_start(&options);
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, options.volume_bytes / 2, 0), 0);
+    assert_int_equal(world_do(world, 0, VOLUME_FLUSH, 0, 0, 0), 0);
+    sim_run_for(world->sim, 5 * NS_PER_S);
+    struct sim_fault fault = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_FLUSH, .count = 1 };
+    sim_disk_add_fault(world->disks[0], &fault);
+    sim_run_for(world->sim, 12 * NS_PER_S); /* a heartbeat */
+    assert_int_equal(sim_disk_hanging(world->disks[0]), 1);
+    for (uint64_t block = 0; block < 400; block++) { /* needs commits, and no flush of a disk */
+        assert_int_equal(
+            world_do(world, 0, VOLUME_DISCARD, block * 4 * KIB, 4 * KIB, 0), 0);
+        assert_int_equal(world_do(world, 0, VOLUME_FLUSH, 0, 0, 0), 0);
+    }
+    let_go(world, 0);
+    assert_int_equal(world_verify(world), 0);
+    clean_end(world);
+}
+
 int
 main(void)
 {
@@ -441,8 +498,10 @@ main(void)
         cmocka_unit_test(a_hung_ledger_disk_does_not_stop_other_flushes),
         cmocka_unit_test(a_hung_discard_does_not_stop_allocation),
         cmocka_unit_test(the_commit_ledger_goes_round),
+        cmocka_unit_test(a_checkpoint_without_a_label_is_given_up),
         cmocka_unit_test(discarded_space_is_there_for_the_next_write),
         cmocka_unit_test(a_full_pool_says_so_beside_a_hung_disk),
+        cmocka_unit_test(a_volume_keeps_to_its_tier_after_the_pool_was_full),
         cmocka_unit_test(the_map_cache_keeps_its_bound),
         cmocka_unit_test(a_hung_write_never_shows_over_newer_data),
     };

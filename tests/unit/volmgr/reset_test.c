@@ -334,6 +334,66 @@ a_loss_of_this_run_is_accepted_after_a_start(void **state)
     rig_free(&rig);
 }
 
+/* A read fails and meets a loss at the same time: that is enough to fence the volume. */
+static void
+a_failed_read_that_meets_a_reset_is_noticed(void **state)
+{
+    (void)state;
+    struct rig rig = rig_create();
+    struct export_lookup lookup;
+
+    add_rule(&rig, "read,count=1,loss,errno=EIO");
+    assert_int_equal(read_at(&rig, 5 * BLOCK, BLOCK), -EIO);
+    fault_clear_rules(rig.disk);
+    bench_kill(rig.bench);
+    assert_int_equal(bench_boot(rig.bench), 0);
+    assert_int_equal(bench_lookup(rig.bench, 0, "p/v", &lookup), 0);
+    rig.volume = lookup.ret_volume;
+    rig.disk = rig.volume->pool->disks[0]->backend;
+    assert_int_equal(read_at(&rig, BLOCK, BLOCK), -EIO);
+    rig_free(&rig);
+}
+
+/* Its metadata cannot be written any more, and the marks need a page that is not in memory. */
+static void
+a_loss_in_a_read_only_pool_leaves_the_rest_readable(void **state)
+{
+    (void)state;
+    struct rig rig = rig_create();
+    struct sending sending = { .volume = rig.volume };
+    struct volume_request *request = &sending.request;
+
+    assert_int_equal(flush(&rig), 0);
+    rig.volume->shard->cache.bytes_max = 0;
+    assert_int_equal(bench_fill(rig.bench, rig.volume, 40 * MIB, BLOCK, 7), 0);
+    assert_int_equal(read_at(&rig, BLOCK, BLOCK), 0);
+    sim_store_fail(rig.bench->sim, "p", SIM_STORE_COMMIT, 0, 1, EIO);
+    sim_store_hold(rig.bench->sim, "p", true);
+    volume_request_init(request);
+    request->operation = VOLUME_FLUSH;
+    request->reply = nothing;
+    request->release = nothing;
+    reactor_send(rig.bench->reactors[0], &sending.message, submit);
+    bench_pass_time(rig.bench, 1);
+    assert_false(request->replied); /* flushed, and being committed */
+    add_rule(&rig, "flush,hang");
+    assert_int_equal(bench_fill(rig.bench, rig.volume, BLOCK, BLOCK, 3), 0); /* not flushed */
+    sim_store_hold(rig.bench->sim, "p", false);
+    bench_pass_time(rig.bench, 1);
+    assert_int_equal(request->status, -EIO);
+    assert_int_equal(read_at(&rig, 70 * MIB, BLOCK), 0);
+    assert_int_equal(read_at(&rig, 100 * MIB, BLOCK), 0); /* page 0 is evicted */
+    add_rule(&rig, "read,count=1,loss");
+    assert_int_equal(read_at(&rig, 40 * MIB, BLOCK), 0);
+    assert_int_equal(read_at(&rig, BLOCK, BLOCK), -EIO);
+    assert_true(bench_check(rig.bench, rig.volume, 2 * BLOCK, 14 * BLOCK, 1));
+    fault_clear_rules(rig.disk);
+    fault_release(rig.disk);
+    bench_pass_time(rig.bench, 1);
+    bench_kill(rig.bench);
+    bench_free(rig.bench);
+}
+
 int
 main(void)
 {
@@ -346,6 +406,8 @@ main(void)
         cmocka_unit_test(blocks_written_after_a_loss_was_told_are_kept),
         cmocka_unit_test(fua_that_meets_a_reset_makes_nothing_durable),
         cmocka_unit_test(a_loss_of_this_run_is_accepted_after_a_start),
+        cmocka_unit_test(a_failed_read_that_meets_a_reset_is_noticed),
+        cmocka_unit_test(a_loss_in_a_read_only_pool_leaves_the_rest_readable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
