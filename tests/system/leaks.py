@@ -48,6 +48,7 @@ def exercise(env, daemon):
 def run_under_valgrind(env, daemon, preload, work):
     daemon.launch(["env", f"LD_PRELOAD={preload}", *VALGRIND])
     daemon.wait_ready(300)
+    daemon.wait_opened(300)
     work()
     daemon.process.terminate()
     status = daemon.process.wait(300)

@@ -283,9 +283,21 @@ class Daemon:
         check(self.process.poll() is None,
               f"volmgrd ended with status {self.process.returncode} instead of serving")
 
+    def wait_opened(self, timeout_s):
+        """"ready" is kept back for some seconds only when a pool takes long to open, as on a busy
+        machine; that one is waited for here."""
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            if "slow-start" not in file.read():
+                return
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and any(
+                pool["state"] == "opening" for pool in self.volctl("pool", "list")["pools"]):
+            time.sleep(0.1)
+
     def start(self, timeout_s=START_TIMEOUT_S):
         self.launch()
         self.wait_ready(timeout_s)
+        self.wait_opened(timeout_s)
 
     def kill(self):
         """As by SIGKILL: nothing is told to it."""
