@@ -447,45 +447,81 @@ process_is_gone(struct bench *bench)
     memset(bench->reactors, 0, sizeof(bench->reactors));
 }
 
+/* A commit to a database, or a scan of it, without a process. */
 struct poke_call {
     struct message message;
     struct store_commit commit;
+    struct store_scan scan;
     struct store *store;
     bool done;
 };
 
 static void
-poke_done(struct io_op *op)
+poke_commit_done(struct io_op *op)
 {
     struct store_commit *commit = container_of(op, struct store_commit, op);
     container_of(commit, struct poke_call, commit)->done = true;
 }
 
 static void
+poke_scan_done(struct io_op *op)
+{
+    struct store_scan *scan = container_of(op, struct store_scan, op);
+    container_of(scan, struct poke_call, scan)->done = true;
+}
+
+static void
 poke_begin(struct message *message)
 {
     struct poke_call *call = container_of(message, struct poke_call, message);
-    call->commit.op.done = poke_done;
-    store_commit(call->store, &call->commit);
+    if (call->commit.batch != NULL) {
+        call->commit.op.done = poke_commit_done;
+        store_commit(call->store, &call->commit);
+    } else {
+        call->scan.op.done = poke_scan_done;
+        store_scan(call->store, &call->scan);
+    }
+}
+
+static void
+poke(struct bench *bench, struct poke_call *call)
+{
+    struct reactor *reactor = NULL;
+    struct reactor_options options = { .id = 0, .cpu = -1 };
+
+    sim_process_enter(bench->sim);
+    int result = reactor_create(sim_platform(bench->sim), &options, &reactor, NULL);
+    ASSERT(result == 0);
+    result = store_sim_open(bench->sim, "p", false, schema_merge, &call->store, NULL);
+    ASSERT(result == 0);
+    reactor_send(reactor, &call->message, poke_begin);
+    sim_process_leave(bench->sim);
+    result = bench_wait(bench, &call->done);
+    ASSERT(result == 0);
+    ASSERT(call->commit.op.result == 0 && call->scan.op.result == 0);
+    sim_process_enter(bench->sim);
+    call->store->ops->close(call->store);
+    reactor_destroy(reactor);
+    sim_process_leave(bench->sim);
 }
 
 void
 bench_poke_database(struct bench *bench, const struct byte_buffer *batch)
 {
-    struct reactor *reactor = NULL;
-    struct reactor_options options = { .id = 0, .cpu = -1 };
     struct poke_call call = { .commit = { .batch = batch, .sync = true } };
+    poke(bench, &call);
+}
 
+void
+bench_scan_database(struct bench *bench, enum store_family family, struct byte_buffer *ret_items)
+{
+    struct poke_call call = { .scan = { .family = family, .bytes_max = 1 << 20 } };
+    poke(bench, &call);
+    ASSERT(!call.scan.ret_more);
+    byte_buffer_clear(ret_items);
+    byte_buffer_append(ret_items, call.scan.items.data, call.scan.items.length_bytes);
     sim_process_enter(bench->sim);
-    assert_int_equal(reactor_create(sim_platform(bench->sim), &options, &reactor, NULL), 0);
-    assert_int_equal(store_sim_open(bench->sim, "p", false, schema_merge, &call.store, NULL), 0);
-    reactor_send(reactor, &call.message, poke_begin);
-    sim_process_leave(bench->sim);
-    assert_int_equal(bench_wait(bench, &call.done), 0);
-    assert_int_equal(call.commit.op.result, 0);
-    sim_process_enter(bench->sim);
-    call.store->ops->close(call.store);
-    reactor_destroy(reactor);
+    byte_buffer_free(&call.scan.items);
     sim_process_leave(bench->sim);
 }
 

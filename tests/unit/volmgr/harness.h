@@ -88,6 +88,9 @@ uint32_t bench_volatile_count(const struct bench *bench);
 uint32_t bench_check_databases(struct bench *bench);
 /* No process: commit to the database of pool "p". The ledger does not know of it. */
 void bench_poke_database(struct bench *bench, const struct byte_buffer *batch);
+/* No process: all records of a family of pool "p". */
+void bench_scan_database(struct bench *bench, enum store_family family,
+                         struct byte_buffer *ret_items);
 /* Clean; nothing is left of the process, and the checker finds nothing wrong: asserted. */
 int bench_shutdown(struct bench *bench);
 /* Only what the manager answers; the process goes on, and is to be killed. */
