@@ -5,9 +5,9 @@
  * THEORY OF OPERATION
  *
  * One walk over all records, in the order SYSTEM, EXTENT, MAP, HISTORY, of a store that does not
- * change (it is opened read-only, or read through a snapshot). What must be compared across records is kept in
- * memory: all SYSTEM records, and per extent its use bits and two bitmaps of the grains that the
- * maps name: about 100 bytes for an extent of 4 MiB. Map pages are looked at one by one.
+ * change (it is opened read-only, or read through a snapshot). What must be compared across records
+ * is kept in memory: all SYSTEM records, and per extent its use bits and two bitmaps of the grains
+ * that the maps name: about 100 bytes for an extent of 4 MiB. Map pages are looked at one by one.
  *
  * A grain belongs to the branch in whose generations it was allocated: an entry whose generation
  * lies above its branch's fork *owns* the grain, one below *inherits* it. So each grain is owned by

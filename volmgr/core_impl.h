@@ -165,6 +165,7 @@ struct volume {
     struct volume_record durable; /* control: what the store has */
     struct volume_info *info;     /* any reactor; replaced whole, freed after a round (V2) */
     struct branch_record branch;
+    uint32_t frozen; /* grains up to this generation are needed by others, and never written */
     struct hash_node by_id;     /* control: pool->volumes_by_id */
     struct hash_node by_branch; /* control: pool->volumes_by_branch */
     struct hash_node by_name;   /* control: pool->volumes_by_name */
@@ -431,6 +432,14 @@ bool seal_is_clean(const struct volume *volume);
 /* The volume has written something: it is sealed within the commit interval. */
 void seal_note_dirty(struct volume *volume);
 /* A page's entry has changed: it belongs to the open batch. */
+/*
+ * A PUT of a whole page and its link, as a version that is new. One that nobody but the head has
+ * seen gives way to it.
+ */
+void seal_put_version(struct byte_buffer *batch, const struct branch_record *branch, uint64_t page,
+                      const struct map_version *version, const struct byte_buffer *value);
+/* Before a change to the page: decides to which stored version it goes (map_version_impl.h). */
+void seal_page_will_change(struct volume *volume, struct map_page *page);
 void seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index);
 /* May this volume append `records` to the journal now? Kicks a seal when not. */
 bool seal_journal_has_room(struct volume *volume, uint32_t records);

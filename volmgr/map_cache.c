@@ -129,21 +129,34 @@ grain_is_known(const struct pool *pool, grain_address grain)
     return extent != NULL && extent->state == EXTENT_STATE_DATA;
 }
 
+/* Of a version no grain is younger than the version itself, and a base is older than its home. */
+static bool
+generations_are_sound(const struct map_entry *entry, uint32_t version)
+{
+    bool has_home = entry->home != GRAIN_NONE;
+    bool has_base = entry->base != GRAIN_NONE;
+
+    if ((has_home && (entry->home_generation == 0 || entry->home_generation > version)) ||
+        (has_base && (entry->base_generation == 0 || entry->base_generation > version))) {
+        return false;
+    }
+    return !has_home || !has_base || entry->base_generation < entry->home_generation;
+}
+
 /* The database is foreign bytes (P12): what does not fit this pool must not reach assertions. */
 static bool
 entries_are_sound(const struct map_page *page)
 {
-    const struct volume *volume = page->volume;
+    const struct pool *pool = page->volume->pool;
 
     for (uint32_t index = 0; index < MAP_PAGE_ENTRIES; index++) {
         const struct map_entry *entry = &page->entries[index];
         if (map_entry_is_empty(entry)) {
             continue;
         }
-        /* Without snapshots there are no frozen grains, hence no base. */
-        if (!map_entry_is_sound(entry) || entry->base != GRAIN_NONE ||
-            entry->home_generation != (uint32_t)volume->branch.current_generation ||
-            !grain_is_known(volume->pool, entry->home)) {
+        if (!map_entry_is_sound(entry) || !generations_are_sound(entry, page->version.stored) ||
+            (entry->home != GRAIN_NONE && !grain_is_known(pool, entry->home)) ||
+            (entry->base != GRAIN_NONE && !grain_is_known(pool, entry->base))) {
             return false;
         }
     }
@@ -171,6 +184,28 @@ page_decode(struct map_page *page, const struct byte_buffer *value)
     return result;
 }
 
+int
+map_version_decode(const struct store_get *get, uint64_t current, struct map_version *ret_version)
+{
+    uint64_t branch = 0;
+    uint64_t number = 0;
+    uint64_t stored = 0;
+    uint64_t previous = 0;
+
+    int result = map_key_decode(get->ret_key, get->ret_key_bytes, &branch, &number, &stored);
+    if (result == 0 && get->ret_previous_key_bytes > 0) {
+        result = map_key_decode(get->ret_previous_key, get->ret_previous_key_bytes, &branch,
+                                &number, &previous);
+    }
+    if (result == 0 && (stored == 0 || stored > current || current > UINT32_MAX)) {
+        result = -EUCLEAN;
+    }
+    if (result == 0) {
+        map_version_loaded(ret_version, (uint32_t)stored, (uint32_t)previous);
+    }
+    return result;
+}
+
 static void
 fetch_done(struct io_op *op)
 {
@@ -182,10 +217,7 @@ fetch_done(struct io_op *op)
     ASSERT_ON_REACTOR(page->cache->shard->reactor);
     ASSERT(page->state == MAP_PAGE_LOADING);
     if (result == 0) {
-        uint64_t branch = 0;
-        uint64_t number = 0;
-        result = map_key_decode(get->ret_key, get->ret_key_bytes, &branch, &number,
-                                &page->stored_generation);
+        result = map_version_decode(get, page->volume->branch.current_generation, &page->version);
         if (result == 0) {
             result = page_decode(page, &get->value);
         }
@@ -220,6 +252,7 @@ page_fetch(struct map_page *page)
     fetch->get.family = STORE_FAMILY_MAP;
     fetch->get.floor = true;
     fetch->get.floor_prefix_bytes = 16; /* branch and page number */
+    fetch->get.previous = true;
     fetch->get.key_bytes = MAP_KEY_BYTES;
     map_key_encode(fetch->get.key, volume->branch.id, page->number,
                    volume->branch.current_generation);

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "metadata/schema.h"
 #include "metadata/store.h"
+#include "volmgr/map_version_impl.h"
 
 struct shard;
 struct volume;
@@ -42,8 +43,8 @@ struct map_page {
     struct volume *volume;
     struct map_cache *cache;
     uint64_t number;
-    uint64_t stored_generation; /* of the version in the store (or on its way there); 0: none */
-    uint64_t generation_before_seal; /* what it is again when the sealed batch is not committed */
+    struct map_version version; /* in the store (or on its way there), and to be stored next */
+    struct map_version version_before_seal; /* until it is known that the batch is committed */
     uint32_t pins;
     uint32_t fresh_count; /* entries that are fresh */
     enum map_page_state state;
@@ -80,6 +81,9 @@ void map_cache_free(struct map_cache *cache);
  * NULL.
  */
 struct map_page *map_cache_get(struct map_cache *cache, struct volume *volume, uint64_t number);
+/* Which version a get with `floor` and `previous` has found: 0, or -EUCLEAN. */
+int map_version_decode(const struct store_get *get, uint64_t current,
+                       struct map_version *ret_version);
 /* The page if it is here, not pinned, not moved in the order of use; NULL. */
 struct map_page *map_cache_find(const struct map_cache *cache, uint64_t branch, uint64_t number);
 void map_page_unpin(struct map_page *page);

@@ -47,7 +47,7 @@ block_is_writable_in_place(const struct volume_request *request, uint64_t offset
     /* FUA makes the whole block durable, or a later loss of its other parts would take it along. */
     return (request->flags & VOLUME_FUA) == 0 &&
            ((entry->valid & ~entry->damaged) >> block & 1) != 0 &&
-           entry->home_generation == (uint32_t)request->volume->branch.current_generation;
+           entry->home_generation > request->volume->frozen;
 }
 
 static bool
@@ -360,7 +360,7 @@ plan_read(struct volume_request *request, uint64_t start, uint64_t end, uint8_t 
     return end;
 }
 
-/* Segments for writing [start, end): every home is current (ALLOC saw to that). */
+/* Segments for writing [start, end): no home was frozen when ALLOC saw to that. */
 static uint64_t
 plan_write(struct volume_request *request, uint64_t start, uint64_t end, uint64_t payload_start,
            struct segments *segments)
@@ -375,8 +375,9 @@ plan_write(struct volume_request *request, uint64_t start, uint64_t end, uint64_
         uint64_t offset = 0;
 
         ASSERT(entry->home != GRAIN_NONE);
-        ASSERT_OP(entry->home_generation, ==,
-                  (uint32_t)request->volume->branch.current_generation);
+        ASSERT_OP(entry->home_generation, <=, request->generation);
+        ASSERT(entry->home_generation > request->volume->frozen ||
+               request->generation <= request->volume->frozen);
         int result =
             locate(request->volume->pool, entry->home, at - grain_start, &disk, &offset);
         if (result < 0) {

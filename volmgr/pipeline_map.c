@@ -15,12 +15,6 @@ enum {
 /* A commit that takes longer is not waited for. */
 #define SPACE_WAIT_NS (1 * NS_PER_S)
 
-static uint32_t
-generation_of(const struct volume *volume)
-{
-    return (uint32_t)volume->branch.current_generation;
-}
-
 /* Blocks of the entry at `index` that the window touches. */
 static uint16_t
 window_mask(const struct volume_request *request, uint32_t index)
@@ -56,13 +50,28 @@ source_of(struct volume *volume)
 }
 
 static void
-attach_fresh(struct volume *volume, struct map_page *page, uint32_t index, grain_address grain)
+attach_fresh(struct volume_request *request, uint32_t index, grain_address grain)
 {
-    struct map_entry *entry = &page->entries[index];
+    struct map_entry *entry = &request->page->entries[index];
 
     ASSERT(!map_entry_is_fresh(entry));
-    map_entry_attach_home(entry, grain, generation_of(volume));
-    page->fresh_count++;
+    map_entry_attach_home(entry, grain, request->generation);
+    request->page->fresh_count++;
+}
+
+/*
+ * The blocks that are overwritten where they are may have been moved there by a copy: from now on
+ * they have changed, even if the write then fails half-way. This is not logged: after the death of
+ * the daemon no such bit is believed.
+ */
+static void
+overwrite_begins(struct volume_request *request, uint32_t index)
+{
+    struct volume *volume = request->volume;
+
+    if (map_entry_overwritten(&request->page->entries[index], window_mask(request, index))) {
+        seal_entry_changed(volume, request->page, index);
+    }
 }
 
 static void
@@ -125,16 +134,18 @@ stage_alloc(struct volume_request *request)
         return STEP_NEXT;
     }
     map_page_materialise(page);
+    request->generation = (uint32_t)volume->branch.current_generation;
     for (uint32_t index = window_first(request); index <= window_last(request); index++) {
-        switch (map_entry_write_kind(&page->entries[index], generation_of(volume))) {
+        switch (map_entry_write_kind(&page->entries[index], volume->frozen + 1)) {
         case MAP_WRITE_IN_PLACE:
+            overwrite_begins(request, index);
             continue;
         case MAP_WRITE_FRESH:
         case MAP_WRITE_FROZEN:
         case MAP_WRITE_KEEP_BASE:
             break;
         case MAP_WRITE_COPY:
-            UNREACHABLE(); /* a frozen home over a base needs two kept generations */
+            UNREACHABLE(); /* a frozen home needs a kept generation */
         }
         struct grain_source *source = source_of(volume);
         grain_address neighbour = index > 0 ? page->entries[index - 1].home : GRAIN_NONE;
@@ -157,7 +168,7 @@ stage_alloc(struct volume_request *request)
             grain_source_ask(source);
             return STEP_AGAIN;
         }
-        attach_fresh(volume, page, index, grain);
+        attach_fresh(request, index, grain);
     }
     request->asked_for_space = false;
     return STEP_NEXT;
@@ -196,7 +207,7 @@ entry_will_change(const struct volume_request *request, uint32_t index)
         struct map_entry_sources sources = map_entry_resolve(entry, mask);
         return sources.home != 0 || sources.base != 0;
     }
-    return (entry->valid & mask) != mask || (entry->damaged & mask) != 0;
+    return map_entry_write_changes(entry, mask);
 }
 
 static void
@@ -205,15 +216,18 @@ note_grain(struct byte_buffer *list, grain_address grain)
     byte_buffer_append(list, &grain, sizeof(grain));
 }
 
+/* The head names them no more. What an older version of the page names, too, dies with that. */
 static void
-note_dropped(struct volume *volume, const struct map_entry_dropped *dropped)
+note_dropped(struct volume *volume, const struct map_page *page,
+             const struct map_entry_dropped *dropped)
 {
     for (uint32_t i = 0; i < dropped->count; i++) {
-        /* E5: without snapshots every grain is of the current generation. */
-        ASSERT_OP(dropped->generations[i], ==, generation_of(volume));
+        ASSERT_OP(dropped->generations[i], <=, page->version.working);
         ASSERT_OP(volume->mapped_grains, >, 0u);
         volume->mapped_grains--;
-        note_grain(&volume->dropped, dropped->grains[i]);
+        if (map_version_frees(&page->version, dropped->generations[i])) {
+            note_grain(&volume->dropped, dropped->grains[i]);
+        }
     }
 }
 
@@ -226,7 +240,9 @@ change_entry(struct volume_request *request, uint32_t index)
     struct map_entry_dropped dropped = { 0 };
     uint16_t mask = window_mask(request, index);
 
+    seal_page_will_change(volume, page);
     if (request->window_kind == WINDOW_ZERO) {
+        request->generation = (uint32_t)volume->branch.current_generation;
         if (map_entry_is_fresh(entry)) {
             map_page_detach_fresh(page, index);
         }
@@ -236,11 +252,12 @@ change_entry(struct volume_request *request, uint32_t index)
             ASSERT_OP(page->fresh_count, >, 0u);
             page->fresh_count--;
             volume->mapped_grains++;
+            entry->home_generation = page->version.working; /* no version names a younger grain */
             note_grain(&volume->allocated, entry->home);
         }
         map_entry_written(entry, mask, &dropped);
     }
-    note_dropped(volume, &dropped);
+    note_dropped(volume, page, &dropped);
     request->changed[index / 64] |= UINT64_C(1) << (index % 64);
     seal_entry_changed(volume, page, index);
 }

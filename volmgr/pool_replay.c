@@ -32,6 +32,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "volmgr/map_cache_impl.h"
 #include "volmgr/map_entry_impl.h"
 #include "volmgr/pool_open_impl.h"
 
@@ -308,6 +309,7 @@ fetch_page(struct pool_replay *replay, struct replay_page *page)
     page->get.family = STORE_FAMILY_MAP;
     page->get.floor = true;
     page->get.floor_prefix_bytes = 16; /* branch and page number */
+    page->get.previous = true;
     page->get.key_bytes = MAP_KEY_BYTES;
     map_key_encode(page->get.key, first->branch, first->volume_grain / MAP_PAGE_ENTRIES,
                    volume->branch.current_generation);
@@ -386,21 +388,22 @@ take_grain(struct pool_replay *replay, struct volume *volume, grain_address grai
 
 static void
 drop_grain(struct pool_replay *replay, struct volume *volume, grain_address grain,
-           uint32_t generation)
+           uint32_t generation, const struct map_version *version)
 {
     const struct extent_table *table = &replay->opening->pool->extents;
     struct extent *extent = extent_of(replay->opening->pool, grain);
     uint32_t index = grain_index(table, grain);
     uint64_t bit = UINT64_C(1) << (index % 64);
 
-    /* Only what the branch allocated in its current generation is its own to free. */
-    if (extent == NULL || generation != volume->branch.current_generation ||
-        (extent->used[index / 64] & bit) == 0) {
+    if (extent == NULL || (extent->used[index / 64] & bit) == 0) {
         return;
+    }
+    volume->mapped_grains -= MIN(volume->mapped_grains, UINT64_C(1));
+    if (!map_version_frees(version, generation)) {
+        return; /* an older version of the page names it, too, and it dies with that */
     }
     extent->used[index / 64] &= ~bit;
     extent->free_count++;
-    volume->mapped_grains -= MIN(volume->mapped_grains, UINT64_C(1));
     byte_buffer_append(&replay->dropped, &grain, sizeof(grain));
 }
 
@@ -428,7 +431,7 @@ lost_blocks(const struct pool *pool, const struct map_entry *old, const struct m
 /* 1: changed; 0: nothing to do; -EUCLEAN. */
 static int
 apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry *entry,
-            const struct map_entry *replayed)
+            const struct map_entry *replayed, const struct map_version *version)
 {
     const struct pool *pool = replay->opening->pool;
     const grain_address fresh[2] = { replayed->home, replayed->base };
@@ -453,10 +456,10 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
         }
     }
     if (old.home != GRAIN_NONE && !names(replayed, old.home)) {
-        drop_grain(replay, volume, old.home, old.home_generation);
+        drop_grain(replay, volume, old.home, old.home_generation, version);
     }
     if (old.base != GRAIN_NONE && !names(replayed, old.base)) {
-        drop_grain(replay, volume, old.base, old.base_generation);
+        drop_grain(replay, volume, old.base, old.base_generation, version);
     }
     *entry = *replayed;
     if (map_entry_lost(entry, lost)) {
@@ -469,22 +472,21 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
 /* ---- one page ---- */
 
 static int
-page_decode(struct pool_replay *replay, const struct replay_page *page, uint64_t *ret_generation)
+page_decode(struct pool_replay *replay, const struct replay_page *page,
+            const struct volume *volume, struct map_version *ret_version)
 {
-    uint64_t branch = 0;
-    uint64_t number = 0;
     uint32_t used = 0;
 
     memset(replay->entries, 0, sizeof(replay->entries));
-    *ret_generation = 0;
+    map_version_loaded(ret_version, 0, 0);
     if (page->status == -ENOENT) {
         return 0;
     }
     if (page->status < 0) {
         return page->status;
     }
-    int result = map_key_decode(page->get.ret_key, page->get.ret_key_bytes, &branch, &number,
-                                ret_generation);
+    int result =
+        map_version_decode(&page->get, volume->branch.current_generation, ret_version);
     if (result == 0 && page->get.value.length_bytes > 0) {
         result = map_page_decode(page->get.value.data, page->get.value.length_bytes,
                                  replay->entries, &used);
@@ -500,11 +502,14 @@ apply_page(struct pool_replay *replay, const struct replay_page *page)
     struct volume *volume = pool_find_volume_by_branch(opening->pool, first->branch);
     uint64_t number = first->volume_grain / MAP_PAGE_ENTRIES;
     uint8_t key[MAP_KEY_BYTES];
-    uint64_t generation = 0;
+    struct map_version version;
     bool changed = false;
 
-    int result = page_decode(replay, page, &generation);
+    int result = page_decode(replay, page, volume, &version);
     byte_buffer_clear(&replay->operand);
+    if (result == 0) {
+        map_version_change(&version, volume->frozen, (uint32_t)volume->branch.current_generation);
+    }
     for (size_t i = 0; result == 0 && i < page->record_count; i++) {
         const struct journal_record *record = record_at(replay, page->first_record + i);
         if (i + 1 < page->record_count &&
@@ -512,7 +517,8 @@ apply_page(struct pool_replay *replay, const struct replay_page *page)
             continue; /* a later one counts */
         }
         uint32_t index = (uint32_t)(record->volume_grain % MAP_PAGE_ENTRIES);
-        int applied = apply_entry(replay, volume, &replay->entries[index], &record->entry);
+        int applied =
+            apply_entry(replay, volume, &replay->entries[index], &record->entry, &version);
         if (applied < 0) {
             return applied;
         }
@@ -524,23 +530,15 @@ apply_page(struct pool_replay *replay, const struct replay_page *page)
     if (result < 0 || !changed) {
         return result;
     }
-    map_key_encode(key, first->branch, number, volume->branch.current_generation);
-    if (generation == volume->branch.current_generation) {
+    if (!map_version_is_new(&version)) {
+        map_key_encode(key, first->branch, number, version.working);
         store_batch_merge(&opening->batch, STORE_FAMILY_MAP, key, sizeof(key),
                           replay->operand.data, replay->operand.length_bytes);
         return 0;
     }
     byte_buffer_clear(&replay->operand);
     map_page_encode(replay->entries, &replay->operand);
-    store_batch_put(&opening->batch, STORE_FAMILY_MAP, key, sizeof(key), replay->operand.data,
-                    replay->operand.length_bytes);
-    struct history_link link = {
-        .branch = first->branch,
-        .version = (uint32_t)volume->branch.current_generation,
-        .previous = (uint32_t)generation,
-        .page = number,
-    };
-    schema_put_link(&opening->batch, &link);
+    seal_put_version(&opening->batch, &volume->branch, number, &version, &replay->operand);
     return 0;
 }
 

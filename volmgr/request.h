@@ -117,6 +117,7 @@ struct volume_request {
     uint64_t cursor_bytes;
     uint64_t window_end_bytes;
     uint8_t window_kind;
+    uint32_t generation; /* of the volume when the window passed ALLOC, or at MAP without */
     uint64_t loss_epoch;     /* of the volume when the window was planned */
     uint32_t geometry_epoch; /* of the shard when payload_aligned was worked out */
     struct map_page *page; /* pinned during the window */

@@ -95,10 +95,18 @@ seal_note_dirty(struct volume *volume)
 }
 
 void
+seal_page_will_change(struct volume *volume, struct map_page *page)
+{
+    map_version_change(&page->version, volume->frozen,
+                       (uint32_t)volume->branch.current_generation);
+}
+
+void
 seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index)
 {
     struct map_cache *cache = &volume->shard->cache;
 
+    seal_page_will_change(volume, page); /* if nobody has said so before */
     page->dirty[index / 64] |= UINT64_C(1) << (index % 64);
     if (page->is_dirty) {
         return;
@@ -118,43 +126,68 @@ seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index)
 
 /* ---- encoding the batch ---- */
 
-static void
-encode_page(struct volume *volume, struct map_page *page, struct byte_buffer *operand)
+/* The link of a stored version. One below the fork is the parent's, which has its own links. */
+static struct history_link
+link_of(const struct branch_record *branch, uint64_t page, uint32_t version, uint32_t previous)
 {
-    struct volume_seal *seal = &volume->seal;
+    return (struct history_link){
+        .branch = branch->id,
+        .version = version,
+        .previous = previous > branch->fork_generation ? previous : 0,
+        .page = page,
+    };
+}
+
+void
+seal_put_version(struct byte_buffer *batch, const struct branch_record *branch, uint64_t page,
+                 const struct map_version *version, const struct byte_buffer *value)
+{
+    struct history_link link = link_of(branch, page, version->working, version->previous);
+    uint32_t replaced = map_version_replaced(version);
     uint8_t key[MAP_KEY_BYTES];
 
-    byte_buffer_clear(operand);
-    map_key_encode(key, volume->branch.id, page->number, volume->branch.current_generation);
-    if (page->stored_generation == volume->branch.current_generation) {
-        for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
-            for (uint64_t bits = page->dirty[word]; bits != 0; bits &= bits - 1) {
-                uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
-                struct map_entry view = seal_stored_view(&page->entries[index]);
-                map_delta_append(operand, index, &view);
-            }
-        }
-        store_batch_merge(&seal->bytes, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
-                          operand->length_bytes);
-        return;
+    ASSERT(map_version_is_new(version));
+    if (replaced != 0) {
+        struct history_link old = link_of(branch, page, replaced, version->previous);
+        map_key_encode(key, branch->id, page, replaced);
+        store_batch_delete(batch, STORE_FAMILY_MAP, key, sizeof(key));
+        schema_delete_link(batch, &old);
     }
-    /* The first change in this generation: the whole page, under the new generation. */
+    map_key_encode(key, branch->id, page, version->working);
+    store_batch_put(batch, STORE_FAMILY_MAP, key, sizeof(key), value->data, value->length_bytes);
+    schema_put_link(batch, &link);
+}
+
+/* Only the entries that have changed, into the version that is stored. */
+static void
+encode_merge(struct volume *volume, struct map_page *page, struct byte_buffer *operand)
+{
+    uint8_t key[MAP_KEY_BYTES];
+
+    for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
+        for (uint64_t bits = page->dirty[word]; bits != 0; bits &= bits - 1) {
+            uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            struct map_entry view = seal_stored_view(&page->entries[index]);
+            map_delta_append(operand, index, &view);
+        }
+    }
+    map_key_encode(key, volume->branch.id, page->number, page->version.working);
+    store_batch_merge(&volume->seal.bytes, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
+                      operand->length_bytes);
+}
+
+static void
+encode_version(struct volume *volume, struct map_page *page, struct byte_buffer *value)
+{
     struct map_entry *views = malloc(MAP_PAGE_ENTRIES * sizeof(*views));
+
     ASSERT(views != NULL);
     for (uint32_t index = 0; index < MAP_PAGE_ENTRIES; index++) {
         views[index] = seal_stored_view(&page->entries[index]);
     }
-    map_page_encode(views, operand);
+    map_page_encode(views, value);
     free(views);
-    store_batch_put(&seal->bytes, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
-                    operand->length_bytes);
-    struct history_link link = {
-        .branch = volume->branch.id,
-        .version = (uint32_t)volume->branch.current_generation,
-        .previous = (uint32_t)page->stored_generation,
-        .page = page->number,
-    };
-    schema_put_link(&seal->bytes, &link);
+    seal_put_version(&volume->seal.bytes, &volume->branch, page->number, &page->version, value);
 }
 
 static void
@@ -166,9 +199,14 @@ encode_pages(struct volume *volume)
          link = list_pop_front(&volume->dirty_pages)) {
         struct map_page *page = list_entry(link, struct map_page, dirty_link);
         ASSERT(page->is_dirty && !page->is_sealed);
-        encode_page(volume, page, &operand);
-        page->generation_before_seal = page->stored_generation;
-        page->stored_generation = volume->branch.current_generation;
+        byte_buffer_clear(&operand);
+        if (map_version_is_new(&page->version)) {
+            encode_version(volume, page, &operand);
+        } else {
+            encode_merge(volume, page, &operand);
+        }
+        page->version_before_seal = page->version;
+        map_version_encoded(&page->version);
         memcpy(page->sealed, page->dirty, sizeof(page->sealed));
         memset(page->dirty, 0, sizeof(page->dirty));
         page->is_dirty = false;
@@ -291,8 +329,11 @@ unseal_pages(struct volume *volume)
 static void
 unseal_page_uncommitted(struct volume *volume, struct map_page *page)
 {
+    uint32_t working = page->version.working; /* what was changed since may be stamped with it */
+
     page->is_sealed = false;
-    page->stored_generation = page->generation_before_seal;
+    page->version = page->version_before_seal;
+    page->version.working = MAX(page->version.working, working);
     for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
         page->dirty[word] |= page->sealed[word];
         page->sealed[word] = 0;

@@ -151,6 +151,7 @@ volume_new(struct pool *pool, const struct volume_record *record,
     volume->pool = pool;
     volume->record = *record;
     volume->branch = *branch;
+    volume->frozen = (uint32_t)branch->fork_generation; /* no view lies between it and the head */
     volume->shard = pool_shard_of_branch(pool, branch->id, pool->manager->options.reactor_count);
     volume->committed_batch = position->batch;
     volume->open_batch = position->batch + 1;
