@@ -8,7 +8,7 @@
  *
  * A label is always written from the records as they are when its writing begins. Two machines may
  * wait for labels at one time: who holds the pool's line, and the checkpoint. The checkpoint must
- * not stand in that line: whoever holds it may wait for a commit, and that for the checkpoint (KP5).
+ * not stand in that line: who holds it may wait for a commit, and that for the checkpoint (KP5).
  */
 #include <errno.h>
 #include <stdio.h>
