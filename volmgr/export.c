@@ -595,6 +595,18 @@ lookup_answered(struct message *message)
     reactor_complete(&lookup->op, lookup->op.result);
 }
 
+/* Whether the exports of some pool are not known yet. */
+static bool
+is_opening_pools(const struct manager *manager)
+{
+    list_for_each(&manager->pools, link) {
+        if (list_entry(link, struct pool, link)->state == POOL_STATE_OPENING) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int
 lookup_do(struct export_lookup *lookup)
 {
@@ -602,6 +614,9 @@ lookup_do(struct export_lookup *lookup)
         lookup->name[0] != '\0' ? export_find(lookup->manager, lookup->protocol, lookup->name)
                                 : export_find_default(lookup->manager, lookup->protocol);
 
+    if (export == NULL && is_opening_pools(lookup->manager)) {
+        return -EAGAIN;
+    }
     if (export == NULL || export->hidden) {
         return -ENOENT;
     }
@@ -611,7 +626,7 @@ lookup_do(struct export_lookup *lookup)
     }
     struct volume *volume = export->volume;
     if (!pool_is_serving(volume->pool)) {
-        return -ENODEV;
+        return volume->pool->state == POOL_STATE_OPENING ? -EAGAIN : -ENODEV;
     }
     ASSERT(!volume->durable.deleting);
     volume->holds++;

@@ -473,6 +473,8 @@ nbd_connection_tick(struct nbd_connection *conn, uint64_t now_ns)
     if (conn->state != NBD_STATE_TRANSMISSION) {
         if (now_ns >= conn->deadline_ns) {
             nbd_connection_event(conn, NBD_EVENT_EXPIRED);
+        } else if (conn->state == NBD_STATE_LOOKUP && conn->handshake->waits) {
+            nbd_handshake_look_again(conn);
         }
         return;
     }

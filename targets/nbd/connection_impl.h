@@ -104,6 +104,7 @@ enum {
     NBD_RECEIVE_SEGMENTS = BUFFER_SEGMENTS_MAX + 2,
     NBD_OPTION_BYTES_MAX = 64 << 10,      /* data of an option that is looked at */
     NBD_OPTION_SKIP_BYTES_MAX = 1 << 20,  /* data of an option that is skipped */
+    NBD_OPENING_WAIT_S = 30, /* so long, in all, a handshake waits for pools to be opened */
 };
 
 /* ---- slots: one request each ---- */
@@ -173,7 +174,9 @@ struct nbd_handshake {
     enum nbd_state next;        /* after OPTION_REPLY */
     bool fixed_newstyle;        /* the client said so */
     bool no_zeroes;
-    bool shutting_down;         /* the server stops: refuse and close */
+    bool shutting_down;         /* the server stops, or does not serve yet: refuse and close */
+    bool waits;                 /* LOOKUP: for a pool that is being opened; asks every second */
+    uint64_t wait_until_ns;     /* for that; 0: it has not waited yet */
     uint32_t option;            /* enum nbd_option */
     uint32_t option_bytes;      /* of its data that are still to come */
     uint32_t skip_error;        /* reply after OPTION_SKIP; 0: none */
@@ -314,6 +317,8 @@ void nbd_handshake_begin(struct nbd_connection *conn);
 void nbd_handshake_run(struct nbd_connection *conn);
 void nbd_handshake_reply_sent(struct nbd_connection *conn);
 void nbd_handshake_looked_up(struct nbd_connection *conn);
+/* Once per second while handshake->waits. */
+void nbd_handshake_look_again(struct nbd_connection *conn);
 void nbd_handshake_arrived(struct nbd_connection *conn);
 void nbd_handshake_tls(struct nbd_connection *conn);
 void nbd_handshake_stop(struct nbd_connection *conn);
@@ -332,6 +337,8 @@ void nbd_option_execute(struct nbd_connection *conn, const uint8_t *data, uint32
 bool nbd_option_is_refused(struct nbd_connection *conn, uint32_t option, uint32_t length_bytes,
                            uint32_t *ret_error, const char **ret_text);
 void nbd_option_looked_up(struct nbd_connection *conn);
+/* Ask the manager for the export that handshake->lookup names. */
+void nbd_option_ask(struct nbd_connection *conn);
 void nbd_option_attached(struct nbd_connection *conn, int status);
 
 /* ---- transmission.c ---- */

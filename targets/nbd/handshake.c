@@ -306,18 +306,60 @@ nbd_handshake_reply_sent(struct nbd_connection *conn)
 
 /* ---- the way to the volume ---- */
 
+/*
+ * A pool that could hold the export is still being opened. A client takes "unknown" for an export
+ * that is gone, so it waits instead. False: it has waited long enough.
+ */
+static bool
+wait_for_pool(struct nbd_connection *conn)
+{
+    struct nbd_handshake *handshake = conn->handshake;
+    uint64_t now_ns = reactor_now_ns(conn->shard->reactor);
+
+    if (handshake->wait_until_ns == 0) {
+        handshake->wait_until_ns = now_ns + NBD_OPENING_WAIT_S * NS_PER_S;
+        conn->deadline_ns += NBD_OPENING_WAIT_S * NS_PER_S; /* that time is ours */
+    }
+    handshake->waits = now_ns < handshake->wait_until_ns;
+    return handshake->waits;
+}
+
+/* The one error that means "not now": clients that reconnect try again. */
+static void
+refuse_for_now(struct nbd_connection *conn, const char *text)
+{
+    conn->handshake->shutting_down = true;
+    conn->handshake->skip_error = NBD_REP_ERR_SHUTDOWN;
+    conn->handshake->skip_text = text;
+    finish_skipped(conn);
+}
+
 void
 nbd_handshake_looked_up(struct nbd_connection *conn)
 {
+    const struct nbd_handshake *handshake = conn->handshake;
+    bool too_early =
+        handshake->option != NBD_OPT_LIST && handshake->lookup.op.result == -EAGAIN;
+
     ASSERT_ON_REACTOR(conn->shard->reactor);
     ASSERT_OP(conn->state, ==, NBD_STATE_LOOKUP);
-    if (conn->handshake->shutting_down) {
-        conn->handshake->skip_error = NBD_REP_ERR_SHUTDOWN;
-        conn->handshake->skip_text = "the server is being shut down";
-        finish_skipped(conn);
-        return;
+    ASSERT(!handshake->waits && !conn->looking_up);
+    if (handshake->shutting_down) {
+        refuse_for_now(conn, "the server is being shut down");
+    } else if (!too_early) {
+        nbd_option_looked_up(conn);
+    } else if (!wait_for_pool(conn)) {
+        refuse_for_now(conn, "pools are still being opened; try again");
     }
-    nbd_option_looked_up(conn);
+}
+
+void
+nbd_handshake_look_again(struct nbd_connection *conn)
+{
+    ASSERT_ON_REACTOR(conn->shard->reactor);
+    ASSERT(conn->handshake->waits);
+    conn->handshake->waits = false;
+    nbd_option_ask(conn);
 }
 
 void
@@ -326,6 +368,10 @@ nbd_handshake_stop(struct nbd_connection *conn)
     ASSERT_ON_REACTOR(conn->shard->reactor);
     ASSERT_OP(conn->state, ==, NBD_STATE_LOOKUP);
     conn->handshake->shutting_down = true;
+    if (conn->handshake->waits) {
+        conn->handshake->waits = false;
+        nbd_handshake_looked_up(conn);
+    }
 }
 
 static void

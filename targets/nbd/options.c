@@ -96,6 +96,18 @@ describe_client(const struct nbd_connection *conn, struct export_client *ret_cli
     }
 }
 
+void
+nbd_option_ask(struct nbd_connection *conn)
+{
+    struct export_lookup *lookup = &conn->handshake->lookup;
+
+    ASSERT_ON_REACTOR(conn->shard->reactor);
+    ASSERT(conn->state == NBD_STATE_LOOKUP && !conn->looking_up);
+    lookup->op.done = looked_up;
+    conn->looking_up = true;
+    manager_export_lookup(nbd_connection_server(conn)->manager, lookup);
+}
+
 /* Ask the manager for an export; a name that cannot be one is answered at once. */
 static void
 look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
@@ -113,9 +125,7 @@ look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
     snprintf(lookup->protocol, sizeof(lookup->protocol), "nbd");
     memcpy(lookup->name, name, name_bytes);
     describe_client(conn, &lookup->client);
-    lookup->op.done = looked_up;
-    conn->looking_up = true;
-    manager_export_lookup(nbd_connection_server(conn)->manager, lookup);
+    nbd_option_ask(conn);
 }
 
 static void

@@ -522,6 +522,90 @@ clients_leave_at_any_time(void **state)
     }
 }
 
+/* ---- pools that are being opened ---- */
+
+static void
+unknown_exports_wait_for_pools(void **state)
+{
+    struct rig rig;
+    (void)state;
+    rig_start_default(&rig);
+    fake_volume_set_lookup_status(rig.disk, -EAGAIN);
+    struct sim_client *info = rig_greet(&rig, RIG_ADDRESS);
+    struct sim_client *named = rig_greet(&rig, RIG_ADDRESS);
+    struct sim_client *leaving = rig_greet(&rig, RIG_ADDRESS);
+    rig_info_or_go(info, NBD_OPT_INFO, "pool/disk", NULL, 0);
+    rig_option(named, NBD_OPT_EXPORT_NAME, "pool/disk", 9);
+    rig_info_or_go(leaving, NBD_OPT_GO, "pool/disk", NULL, 0);
+    rig_run_for(&rig, 25 * NS_PER_S);
+    rig_expect_silence(&rig, info);
+    rig_expect_silence(&rig, named);
+    sim_client_close(leaving, false);
+    assert_int_equal(rig_statistics(&rig).connections_open, 3);
+    /* A name that is known is not held up. */
+    struct sim_client *good = rig_go(&rig, RIG_SIMPLE, "pool/ro", NULL);
+    fake_volume_set_lookup_status(rig.disk, 0);
+    rig_run_for(&rig, 2 * NS_PER_S);
+    uint8_t reply[64];
+    rig_option_reply(&rig, info, NBD_OPT_INFO, NBD_REP_INFO, reply, sizeof(reply));
+    rig_option_reply(&rig, info, NBD_OPT_INFO, NBD_REP_INFO, reply, sizeof(reply));
+    rig_expect_ack(&rig, info, NBD_OPT_INFO);
+    rig_receive(&rig, named, reply, 10);
+    assert_int_equal(get_be64(reply), RIG_DISK_BYTES);
+    /* The handshake has its own time as before. */
+    rig_run_for(&rig, 5 * NS_PER_S);
+    rig_info_or_go(info, NBD_OPT_INFO, "pool/disk", NULL, 0);
+    rig_option_reply(&rig, info, NBD_OPT_INFO, NBD_REP_INFO, reply, sizeof(reply));
+    rig_option_reply(&rig, info, NBD_OPT_INFO, NBD_REP_INFO, reply, sizeof(reply));
+    rig_expect_ack(&rig, info, NBD_OPT_INFO);
+    sim_client_close(info, false);
+    sim_client_close(named, false);
+    sim_client_close(good, false);
+    rig_finish(&rig);
+}
+
+static void
+who_has_waited_is_told_to_try_again(void **state)
+{
+    struct rig rig;
+    static const uint32_t options[] = { NBD_OPT_INFO, NBD_OPT_GO };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        rig_start_default(&rig);
+        fake_volume_set_lookup_status(rig.disk, -EAGAIN);
+        struct sim_client *client = rig_greet(&rig, RIG_ADDRESS);
+        struct sim_client *named = rig_greet(&rig, RIG_ADDRESS);
+        rig_info_or_go(client, options[i], "pool/disk", NULL, 0);
+        rig_option(named, NBD_OPT_EXPORT_NAME, "pool/disk", 9);
+        rig_run_for(&rig, 29 * NS_PER_S);
+        rig_expect_silence(&rig, client);
+        rig_run_for(&rig, 3 * NS_PER_S);
+        rig_expect_option_error(&rig, client, options[i], NBD_REP_ERR_SHUTDOWN);
+        rig_expect_end(&rig, client);
+        rig_expect_end(&rig, named);
+        assert_int_equal(rig_statistics(&rig).protocol_errors, 0);
+        rig_finish(&rig);
+    }
+}
+
+static void
+the_end_does_not_wait_for_pools(void **state)
+{
+    struct rig rig;
+    (void)state;
+    rig_start_default(&rig);
+    fake_volume_set_lookup_status(rig.disk, -EAGAIN);
+    struct sim_client *client = rig_greet(&rig, RIG_ADDRESS);
+    rig_info_or_go(client, NBD_OPT_GO, "pool/disk", NULL, 0);
+    rig_run_for(&rig, 5 * NS_PER_S);
+    rig_begin_stop(&rig, 10 * NS_PER_S);
+    rig_run_for(&rig, NS_PER_S / 2);
+    rig_expect_option_error(&rig, client, NBD_OPT_GO, NBD_REP_ERR_SHUTDOWN);
+    rig_expect_end(&rig, client);
+    assert_true(rig.stopped);
+    rig_finish(&rig);
+}
+
 static void
 options_sent_without_waiting(void **state)
 {
@@ -607,6 +691,9 @@ main(void)
         cmocka_unit_test(starttls_without_tls),
         cmocka_unit_test(handshake_times_out),
         cmocka_unit_test(clients_leave_at_any_time),
+        cmocka_unit_test(unknown_exports_wait_for_pools),
+        cmocka_unit_test(who_has_waited_is_told_to_try_again),
+        cmocka_unit_test(the_end_does_not_wait_for_pools),
         cmocka_unit_test(options_sent_without_waiting),
         cmocka_unit_test(connections_are_limited),
         cmocka_unit_test(session_is_described),

@@ -556,6 +556,35 @@ ids_are_never_used_again(void **state)
     bench_free(bench);
 }
 
+/* A host that reconnects meanwhile would take "there is no such export" for a deleted one. */
+static void
+an_export_is_not_unknown_while_a_pool_is_being_opened(void **state)
+{
+    struct bench *bench = bench_with_pool(2);
+    struct sim_fault fault = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_READ };
+    struct export_lookup lookup;
+
+    (void)state;
+    assert_int_equal(bench_make_volume(bench, "p/v", 16 * MIB), 0);
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    assert_int_equal(bench_shutdown(bench), 0);
+    sim_disk_add_fault(sim_disk_find(bench->sim, "/d/0"), &fault);
+    assert_int_equal(bench_boot(bench), 0); /* its patience ends */
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_OPENING);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), -EAGAIN);
+    assert_int_equal(bench_lookup(bench, 1, "", &lookup), -EAGAIN);
+    sim_disk_clear_faults(sim_disk_find(bench->sim, "/d/0"));
+    sim_disk_release(sim_disk_find(bench->sim, "/d/0"));
+    bench_pass_time(bench, 5);
+    assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+    assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), 0);
+    bench_release(bench, lookup.ret_volume);
+    assert_int_equal(bench_lookup(bench, 1, "p/w", &lookup), -ENOENT);
+    assert_int_equal(bench_lookup(bench, 1, "", &lookup), -ENOENT);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
@@ -573,6 +602,7 @@ main(void)
         cmocka_unit_test(unexporting_by_force_has_a_deadline),
         cmocka_unit_test(commands_about_one_volume_do_not_mix),
         cmocka_unit_test(ids_are_never_used_again),
+        cmocka_unit_test(an_export_is_not_unknown_while_a_pool_is_being_opened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
