@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <systemd/sd-id128.h>
 #include <unistd.h>
 
@@ -156,6 +157,19 @@ stores_list(void *context, struct byte_buffer *ret_names, struct error *error)
         }
     }
     closedir(directory);
+    return 0;
+}
+
+int
+stores_free_bytes(void *context, uint64_t *ret_free_bytes)
+{
+    const struct node *node = context;
+    struct statvfs status;
+
+    if (statvfs(node->state_directory, &status) < 0) {
+        return -errno;
+    }
+    *ret_free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
     return 0;
 }
 

@@ -25,6 +25,7 @@ int stores_open_read_only(const void *context, const char *pool_name, struct sto
 int stores_remove(void *context, const char *pool_name, struct error *error);
 /* manager_pool_list_fn. */
 int stores_list(void *context, struct byte_buffer *ret_names, struct error *error);
+int stores_free_bytes(void *context, uint64_t *ret_free_bytes);
 
 /*
  * The same for every daemon and state directory of this machine, and not the machine's secret

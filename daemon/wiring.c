@@ -148,6 +148,8 @@ create_manager(struct node *node, struct error *error)
     options.store_open = stores_open;
     options.store_remove = stores_remove;
     options.pool_list = stores_list;
+    options.state_free = stores_free_bytes;
+    options.ballast_bytes = node->config.pool.ballast_bytes;
     options.disk_search = manager_disk_search;
     options.store_context = node;
     options.map_cache_bytes = node->config.pool.map_cache_bytes;

@@ -244,6 +244,13 @@ void pool_checkpoint_now(struct pool *pool, pool_checkpoint_done_fn *done, void 
 /* Whether one is being written; it ends soon. */
 bool pool_checkpoint_cancel(struct pool *pool);
 
+/* ---- state_space.c: room for the databases ---- */
+
+/* The pool serves: look after the file system of the state directory from now on. */
+void state_space_watch(struct pool *pool);
+/* The pool is being closed. False: not yet, ask again. */
+bool state_space_end(struct pool *pool);
+
 /* ---- check_online.c ---- */
 
 void checks_init(struct manager *manager);

@@ -43,6 +43,7 @@ struct pool;
 struct pool_checkpointing;
 struct session_table;
 struct shard;
+struct state_space;
 
 /* ---- disks ---- */
 
@@ -248,6 +249,7 @@ struct shard {
     uint32_t memory_alignment_max;
     uint32_t geometry_epoch; /* raised when one of the two is */
     struct latency latency[VOLUME_OPERATION_COUNT]; /* of requests that have been answered */
+    bool refuses_entries; /* the state directory is full: nothing new is mapped (state_space.c) */
     bool stopping;
     bool remove_journal; /* at shard_destroy(): everything in it is committed */
 };
@@ -307,6 +309,7 @@ struct pool {
     struct list erasures;      /* struct volume_erasure: volumes whose space is being freed */
     uint32_t flushes_late;     /* of a start that went offline: not ended, or not looked after */
     struct run_record late_run; /* whose rings are fenced if one of them fails; 0 rings: none */
+    struct state_space *state_space; /* NULL: it is not watched */
     bool lost;                 /* another host has it: nothing is written any more */
     bool take_over;            /* open it although another host seems to have it open */
     bool stopping;             /* background work ends where it can be resumed */

@@ -50,6 +50,11 @@ typedef void manager_disk_search_fn(void *context, const char *missing_spec,
 /* The one for real machines: the directory of the missing path, and /dev/disk/by-id. */
 void manager_disk_search(void *context, const char *missing_spec, struct byte_buffer *ret_specs);
 
+/*
+ * How much room there is for the databases, on the file system of the state directory. Blocking.
+ */
+typedef int manager_state_free_fn(void *context, uint64_t *ret_free_bytes);
+
 struct manager_options {
     struct platform *platform;
     struct reactor **reactors; /* [0] is the control reactor */
@@ -59,7 +64,9 @@ struct manager_options {
     manager_store_remove_fn *store_remove;
     manager_pool_list_fn *pool_list;
     manager_disk_search_fn *disk_search; /* NULL: moved disks are not looked for */
-    void *store_context;                 /* of these four */
+    manager_state_free_fn *state_free;   /* NULL: it is not looked after */
+    uint64_t ballast_bytes;              /* that each database keeps; 0: none */
+    void *store_context;                 /* of these five */
     uint8_t host_guid[GUID_BYTES];       /* identity of this host, noted in the disk labels */
     uint32_t offload_threads; /* for calls that block: 2; 0 in simulation */
     uint64_t map_cache_bytes;      /* all reactors together; default 128 MiB */
@@ -364,8 +371,8 @@ void manager_export_query(struct manager *manager, struct export_query *query);
  * it on volume_reactor(volume).
  */
 struct export_lookup {
-    /* 0, -ENOENT, -ENODEV (pool not serving), -EACCES (not for this host), -ENOKEY (not without
-     * TLS) */
+    /* 0, -ENOENT, -EAGAIN (unknown, but a pool is still being opened: ask again in a while),
+     * -ENODEV (pool not serving), -EACCES (not for this host), -ENOKEY (not without TLS) */
     struct io_op op;
     char protocol[16];
     char name[NAME_BYTES_MAX * 2 + 2]; /* empty: the default export */

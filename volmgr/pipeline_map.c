@@ -147,6 +147,10 @@ stage_alloc(struct volume_request *request)
         case MAP_WRITE_COPY:
             UNREACHABLE(); /* a frozen home needs a kept generation */
         }
+        if (UNLIKELY(volume->shard->refuses_entries)) {
+            request_fail(request, -ENOSPC);
+            return STEP_NEXT;
+        }
         struct grain_source *source = source_of(volume);
         grain_address neighbour = index > 0 ? page->entries[index - 1].home : GRAIN_NONE;
         grain_address grain = grain_source_take(source, neighbour);

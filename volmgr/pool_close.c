@@ -266,7 +266,7 @@ stop_background(struct pool_closing *closing)
     bool checking = pool_check_cancel(pool);
     /* A late flush of a start says whether writes are lost: worth the patience of the end. */
     if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool) || checking ||
-        pool->flushes_late > 0) {
+        pool->flushes_late > 0 || !state_space_end(pool)) {
         machine_goto(&closing->machine, CLOSE_STOP_BACKGROUND);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
         return machine_wait(&closing->machine);

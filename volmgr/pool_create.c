@@ -370,6 +370,7 @@ succeed(struct pool_creation *creation)
 
     pool_set_state(pool, POOL_STATE_ONLINE, "%s", "");
     pool_heartbeat_start(pool);
+    state_space_watch(pool);
     event_raise(pool->manager, EVENT_INFO, pool->name, NULL, "pool-created", "%u disks, %s",
                 creation->disk_count,
                 size_format(pool->allocator.slots_total * pool->record.extent_bytes, size_text));

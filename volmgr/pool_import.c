@@ -152,6 +152,14 @@ drop_old(struct pool_importing *importing)
     if (existing->state != POOL_STATE_OFFLINE || existing->stopping) {
         return machine_fail(machine, -EEXIST, "pool `%s` is here already", existing->name);
     }
+    if (existing->flushes_late > 0) {
+        /* Of a disk that was not named. */
+        return machine_fail(machine, -EBUSY,
+                            "the last start of pool `%s` has begun a flush of a disk that has not "
+                            "ended yet, and how it ends decides whether writes are lost; try again "
+                            "when the disk answers, or restart the daemon without it",
+                            existing->name);
+    }
     importing->remove_store = true;
     machine->pending++;
     pool_close(existing, old_pool_closed, importing);

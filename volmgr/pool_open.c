@@ -520,6 +520,7 @@ succeed(struct pool_opening *opening)
     /* A ring that was started anew: one checkpoint is behind it; two are better. */
     pool->checkpoints_due = opening->ring_is_new ? 1 : 0;
     pool_heartbeat_start(pool);
+    state_space_watch(pool);
     for (size_t at = 0; at < opening->unused.length_bytes; at += sizeof(uint64_t)) {
         uint64_t id;
         memcpy(&id, opening->unused.data + at, sizeof(id));

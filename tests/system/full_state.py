@@ -1,15 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """When the file system of the state directory is full, the daemon stays up: reads and overwrites go
-on, nothing flushed is lost, and with space again a restart heals it."""
+on, nothing flushed is lost, and with space again a restart heals it. When it notices in time, only
+writes that need new space are refused, and no restart is needed."""
 
 import contextlib
+import errno
 import os
 import time
 
 import volmgr_nbd
 from full_backend import SmallFileSystem
-from volmgr_env import GIB, KIB, MIB, CommandError, check, check_equal, run
+from volmgr_env import GIB, KIB, MIB, CommandError, check, check_equal, run, wait_until
 
 BLOCK = 4 * KIB
 
@@ -38,6 +40,31 @@ def write_until_it_fails(handle):
             break
         number += 1
     return number - number % 8
+
+
+def fill_and_notice(daemon, small):
+    """The watch of the state directory refuses what needs new map entries, and nothing else."""
+    handle = volmgr_nbd.connect(daemon, "p/v")
+    handle.pwrite(mark(7), 61 * GIB)
+    handle.flush()
+    before = daemon.event_names().count("state-space-full")
+    fill_file_system(small.folder)
+    wait_until(lambda: daemon.event_names().count("state-space-full") > before, 20,
+               "the daemon notices that the state directory is full")
+    check_equal(volmgr_nbd.error_code(handle.pwrite, mark(8), 50 * GIB), errno.ENOSPC, "new space")
+    handle.pwrite(mark(9), 60 * GIB)
+    handle.trim(16 * BLOCK, 61 * GIB)
+    handle.flush()
+    check_equal(bytes(handle.pread(BLOCK, 60 * GIB)), mark(9), "what was overwritten")
+    check_equal(bytes(handle.pread(BLOCK, 61 * GIB)), bytes(BLOCK), "what was discarded")
+    check_equal(daemon.volctl("pool", "show", "p")["state"], "online", "state when it is full")
+    before = daemon.event_names().count("state-space-back")
+    os.unlink(os.path.join(small.folder, "junk"))
+    wait_until(lambda: daemon.event_names().count("state-space-back") > before, 20,
+               "the daemon notices that there is room again")
+    handle.pwrite(mark(8), 50 * GIB)
+    handle.flush()
+    volmgr_nbd.close(handle)
 
 
 def test(env):
@@ -81,6 +108,7 @@ def test(env):
     handle.pwrite(mark(1), 63 * GIB)
     handle.flush()
     volmgr_nbd.close(handle)
+    fill_and_notice(daemon, small)
     daemon.stop()
 
 
