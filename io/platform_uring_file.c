@@ -28,6 +28,9 @@ enum {
     /* Longer ranges of a file in memory are changed by a worker thread: zeroing takes its time. */
     INLINE_RANGE_BYTES_MAX = 256 << 10,
     IOV_COUNT_MAX = 1024,
+    /* Longer reads do not stay in the caches until they are sent. */
+    FETCH_BYTES_MAX = 16 << 10,
+    CACHE_LINE_BYTES = 64,
 };
 
 /* ---- opening ---- */
@@ -304,9 +307,10 @@ submit_transfer(struct io_engine *engine, struct file_io *io)
         reactor_complete(&io->op, transfer_now(engine, io));
         return;
     }
-    struct io_uring_sqe *entry = engine_get_entry(engine, &io->op, TAG_OP);
-    int fd = io->file->fd;
     bool is_read = io->kind == FILE_IO_READ;
+    struct io_uring_sqe *entry = is_read ? engine_get_entry(engine, io, TAG_READ)
+                                         : engine_get_entry(engine, &io->op, TAG_OP);
+    int fd = io->file->fd;
 
     if (io->iov_count > 1 || io->iov[0].iov_len > UINT32_MAX) {
         if (is_read) {
@@ -330,6 +334,27 @@ submit_transfer(struct io_engine *engine, struct file_io *io)
     }
     if (!is_read && io->fua) {
         entry->rw_flags = RWF_DSYNC;
+    }
+    engine_transfer_queued(engine);
+}
+
+/*
+ * What a device has written to memory is in no cache of this processor, and whoever copies it next
+ * (to a socket) waits for one line after the other: 4.5 us for 4 KiB, a third of all the time that
+ * a read took. Asked for side by side beforehand, the lines are there by then.
+ */
+void
+file_fetch_data(const struct file_io *io, int32_t result)
+{
+    ASSERT(io->kind == FILE_IO_READ);
+    if (result <= 0 || result > FETCH_BYTES_MAX) {
+        return;
+    }
+    for (uint32_t i = 0; i < io->iov_count; i++) {
+        const uint8_t *base = io->iov[i].iov_base;
+        for (size_t at = 0; at < io->iov[i].iov_len; at += CACHE_LINE_BYTES) {
+            __builtin_prefetch(base + at);
+        }
     }
 }
 

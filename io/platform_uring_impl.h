@@ -29,6 +29,7 @@ enum completion_tag {
     TAG_SEND = 4,    /* a socket_io whose socket is writable */
     TAG_ACCEPT = 5,  /* a socket_accept; the result is a descriptor */
     TAG_ZEROES = 6,  /* a file_io that may have to be tried again in another way */
+    TAG_READ = 7,    /* an io_op, of a file_io that reads: as TAG_OP, and its data is fetched */
     TAG_MASK = 7
 };
 
@@ -36,6 +37,8 @@ enum {
     ENGINE_SQ_ENTRIES = 512,
     ENGINE_CQ_ENTRIES = 8192,
     ENGINE_REGIONS_MAX = 16,
+    /* Transfers that are handed over together, and completions that are taken together. */
+    ENGINE_BATCH = 4,
     ENGINE_REGION_BYTES_MAX = 1 << 30, /* what the kernel takes as one registered buffer */
 };
 
@@ -63,6 +66,7 @@ struct io_engine {
     uint32_t in_flight; /* submissions that will complete, without the eventfd's poll */
     int wake_fd;
     bool wake_armed;
+    uint32_t transfers_queued; /* since something was handed over */
     uint32_t region_count;
     bool regions_registered;
     struct iovec regions[ENGINE_REGIONS_MAX]; /* the index is the ring's buffer index */
@@ -91,6 +95,8 @@ void engine_fd_poll_cancel(struct io_engine *engine, struct fd_poll *poll);
  */
 struct io_uring_sqe *engine_get_entry(struct io_engine *engine, void *owner,
                                       enum completion_tag tag);
+/* A transfer has been prepared: hand over what is queued if that is a batch. */
+void engine_transfer_queued(struct io_engine *engine);
 /* Ask the kernel to end the operation that was submitted with this owner and tag. */
 void engine_cancel(struct io_engine *engine, void *owner, enum completion_tag tag);
 /* The registered buffer in which [base, base + length_bytes) lies; -1: none. */
@@ -114,6 +120,8 @@ void file_close(struct platform_file *file);
 const struct file_properties *file_properties(struct platform_file *file);
 int file_refresh(struct platform_file *file);
 void file_submit(struct io_engine *engine, struct file_io *io);
+/* TAG_READ: have the data brought to this processor before it is needed. */
+void file_fetch_data(const struct file_io *io, int32_t result);
 /* TAG_ZEROES: returns whether it was submitted again; otherwise the result stands. */
 bool file_retry_zeroes(struct io_engine *engine, struct file_io *io, int32_t result);
 
