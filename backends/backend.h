@@ -98,6 +98,7 @@ struct backend_properties {
     bool can_grow;      /* size may change under us; refresh() reads it again */
     bool thin;          /* may meet -ENOSPC on ranges that were not ALLOCATEd */
     bool remote;
+    bool slow_first_write; /* to room that was ALLOCATEd and never written; zeroes ahead pay */
     /*
      * Proven at open: what an earlier process of this machine wrote and did not flush is still
      * there, provided that the machine has not been rebooted since. False: count it as lost.

@@ -83,6 +83,7 @@ fill_properties(struct backend *backend, const char *path, const struct file_pro
         .can_grow = true,
         .thin = regular,
         .remote = false,
+        .slow_first_write = regular && !file->memory_backed, /* "unwritten" extents */
         .kept_unflushed = true, /* the page cache and the device outlive a process */
     };
     return 0;

@@ -93,6 +93,7 @@ allocator_init(struct allocator *allocator, struct pool *pool)
 
     ASSERT(machine != NULL);
     *allocator = (struct allocator){ .pool = pool, .machine = machine };
+    allocator->preparer = slot_preparer_create(allocator);
     list_init(&allocator->grants);
     list_init(&allocator->releases);
     list_init(&machine->releasing);
@@ -103,6 +104,7 @@ void
 allocator_free(struct allocator *allocator)
 {
     ASSERT(allocator_is_idle(allocator));
+    slot_preparer_destroy(allocator->preparer);
     byte_buffer_free(&allocator->free_ids);
     byte_buffer_free(&allocator->machine->batch);
     free(allocator->machine);
@@ -176,8 +178,8 @@ allocator_available(const struct allocator *allocator, const struct volume *volu
     return allocator->slots_free > kept ? allocator->slots_free - kept : 0;
 }
 
-static bool
-take_slot_on(struct allocator *allocator, struct disk *disk, struct extent_place *ret_place)
+bool
+allocator_find_slot(struct allocator *allocator, struct disk *disk, struct extent_place *ret_place)
 {
     uint32_t words = (disk->record.slot_count + 63) / 64;
 
@@ -199,6 +201,32 @@ take_slot_on(struct allocator *allocator, struct disk *disk, struct extent_place
         return true;
     }
     return false;
+}
+
+void
+allocator_return_slot(struct allocator *allocator, struct extent_place place, bool ready)
+{
+    struct disk *disk = pool_disk(allocator->pool, place.disk);
+    uint64_t bit = UINT64_C(1) << (place.slot % 64);
+
+    ASSERT((disk->slots_used[place.slot / 64] & bit) != 0);
+    if (!ready) {
+        disk->slots_used[place.slot / 64] &= ~bit;
+    }
+    disk->slots_free++;
+    allocator->slots_free++;
+}
+
+static bool
+take_slot_on(struct allocator *allocator, struct disk *disk, struct extent_place *ret_place)
+{
+    if (!slot_preparer_take(allocator->preparer, disk->record.index, ret_place)) {
+        return allocator_find_slot(allocator, disk, ret_place);
+    }
+    ASSERT(disk->slots_free > 0 && allocator->slots_free > 0);
+    disk->slots_free--;
+    allocator->slots_free--;
+    return true;
 }
 
 /* At that time it had refused to make room, or not yet answered whether it does. */
@@ -310,6 +338,8 @@ grant_finish(struct allocator_machine *machine, int status)
         /* What was committed or not is not known; the slots stay taken until the next open. */
         grant->count = 0;
         grant->status = status;
+    } else {
+        slot_preparer_granted(machine->allocator->preparer, grant->count, grant->small_writes);
     }
     machine->grant = NULL;
     machine->work = WORK_NONE;

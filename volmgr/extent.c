@@ -183,6 +183,7 @@ take_from(struct grain_source *source, struct extent *extent, uint64_t id, uint3
     bit_flip(extent, index);
     extent->free_count--;
     source->free_grains--;
+    source->takes++;
     if (extent->free_count == 0) {
         list_remove(&extent->link);
     }
@@ -390,6 +391,9 @@ grain_source_ask(struct grain_source *source)
     grant->shard = shard;
     grant->volume = source->volume;
     grant->wanted = source->grant_extents;
+    grant->small_writes = source->takes > 0 && 2 * source->small_takes >= source->takes;
+    source->takes = 0;
+    source->small_takes = 0;
     source->asking = true;
     source->asked_ns = now_ns;
     reactor_send(shard->pool->manager->control, &grant->message, grant_deliver);

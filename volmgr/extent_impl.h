@@ -36,6 +36,7 @@
 
 struct pool;
 struct shard;
+struct slot_preparer;
 struct volume;
 struct disk;
 
@@ -45,6 +46,7 @@ enum {
     EXTENT_DIRECTORY_COUNT = 1 << 20,
     SOURCE_SMALL_GRAINS = 1024, /* 64 MiB */
     SOURCE_GRANT_EXTENTS_MAX = 64,
+    PREPARED_SLOTS_MAX = 128,
 };
 
 struct extent {
@@ -101,6 +103,8 @@ struct grain_source {
     uint64_t free_grains;
     uint32_t grant_extents;  /* how many to ask for next time */
     uint32_t granted_extents; /* what the last grant brought */
+    uint64_t takes;          /* grains since the last grant was asked for */
+    uint64_t small_takes;    /* of them, by writes of less than a grain */
     uint64_t asked_ns;       /* when the last grant was asked for */
     bool asking;             /* a grant request is under way */
     struct list waiters;     /* requests that wait for grains, by wait_link */
@@ -138,6 +142,7 @@ struct extent_grant {
     struct shard *shard;
     struct volume *volume; /* NULL: for the shared source */
     uint32_t wanted;
+    bool small_writes; /* most grains of the last one were taken by writes of less than a grain */
     uint32_t count;
     uint64_t extents[SOURCE_GRANT_EXTENTS_MAX];
     int status;
@@ -156,6 +161,7 @@ struct allocator {
     struct allocator_machine *machine;
     struct list releases;      /* struct extent_release in line */
     struct byte_buffer free_ids; /* uint64_t: below pool->record.next_extent, the last one first */
+    struct slot_preparer *preparer;
     uint32_t side_operations;  /* disk operations that the machine does not wait for */
 };
 
@@ -182,5 +188,23 @@ void extent_grant_answer(struct extent_grant *grant);
 /* From a shard: this wholly free extent goes back to the pool. Any reactor. */
 void allocator_release(struct pool *pool, uint64_t extent);
 bool allocator_is_idle(const struct allocator *allocator);
+/* For the preparer: take a free slot on this disk that is not ready yet; false: there is none. */
+bool allocator_find_slot(struct allocator *allocator, struct disk *disk,
+                         struct extent_place *ret_place);
+/* For the preparer: a slot that it took is free again; ready (W2), or as any other. */
+void allocator_return_slot(struct allocator *allocator, struct extent_place place, bool ready);
+
+/* ---- slots that are written ahead of need (slot_prepare.c); control reactor ---- */
+
+struct slot_preparer *slot_preparer_create(struct allocator *allocator);
+/* None of its disk operations is under way: the allocator is idle. */
+void slot_preparer_destroy(struct slot_preparer *preparer);
+/* A ready slot of this disk leaves the list; its use bit is set, and it still counts as free. */
+bool slot_preparer_take(struct slot_preparer *preparer, uint16_t disk,
+                        struct extent_place *ret_place);
+/* How many are ready now. */
+uint32_t slot_preparer_ready(const struct slot_preparer *preparer);
+/* So many extents were granted: to a source of writes of less than a grain, or of others. */
+void slot_preparer_granted(struct slot_preparer *preparer, uint32_t count, bool small_writes);
 
 #endif

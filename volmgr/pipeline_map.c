@@ -172,6 +172,7 @@ stage_alloc(struct volume_request *request)
             grain_source_ask(source);
             return STEP_AGAIN;
         }
+        source->small_takes += window_mask(request, index) != UINT16_MAX ? 1 : 0;
         attach_fresh(request, index, grain);
     }
     request->asked_for_space = false;
