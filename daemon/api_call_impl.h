@@ -111,6 +111,9 @@ struct api_call {
     /* the server's */
     struct MHD_Connection *connection;
     struct message message;
+    struct list under_way_link; /* on reactor 0: not yet answered */
+    uint64_t started_ns;        /* there */
+    uint64_t told_ns;           /* when the log was told last that it takes long; 0: never */
     struct byte_buffer body;
     bool body_too_large;
     bool routed;
@@ -150,7 +153,7 @@ json_t *api_check_list_answer(struct api_call *call);
 int api_export_rules(struct api_call *call, char options[static EXPORT_OPTIONS_SIZE],
                      struct error *error);
 
-/* The server's, called by api_call_finish(): any thread. */
+/* The server's, called by api_call_finish(): reactor 0. */
 void api_server_resume(struct api_call *call);
 
 void api_reports_free(struct api_reports *reports);

@@ -29,6 +29,8 @@
 enum {
     LISTENERS_MAX = CONFIG_LIST_MAX + 1,
     OPTIONS_MAX = 16,
+    LONG_CALL_S = 10,  /* the log tells what a call waits for */
+    LONG_AGAIN_S = 60, /* and again */
 };
 
 /* One address, and the HTTP server behind it. After a reload an older one ends its connections. */
@@ -48,6 +50,8 @@ struct api_server {
     uint32_t listener_count;
     char addresses[LISTENERS_MAX][API_ADDRESS_SIZE]; /* constant; read by any thread */
     struct list retired; /* struct api_listener */
+    struct list under_way; /* struct api_call, oldest first; reactor 0, as is the next one */
+    struct timer watch;    /* armed while there is one */
     _Atomic uint64_t calls;
     _Atomic uint64_t errors;
     _Atomic uint64_t running; /* calls that are counted and not completed */
@@ -147,17 +151,63 @@ send_outcome(struct api_call *call)
 
 /* ---- a call's way ---- */
 
+static void watch_expired(struct timer *timer);
+
+static void
+watch_arm(struct api_server *server)
+{
+    struct reactor *control = server->node->reactors[0];
+    if (!list_empty(&server->under_way) && !timer_is_armed(&server->watch)) {
+        timer_arm(control, &server->watch, reactor_now_ns(control) + LONG_CALL_S * NS_PER_S / 4,
+                  watch_expired);
+    }
+}
+
+static void
+tell_long_call(struct api_call *call, uint64_t now_ns)
+{
+    char action[320];
+    char reason[512];
+    call->told_ns = now_ns;
+    api_action_text(&call->arguments, action, sizeof(action));
+    manager_control_describe(&call->operation.control, reason, sizeof(reason));
+    log_warning("api", "%s: %s: under way for %" PRIu64 " s: %s", call->caller, action,
+                (now_ns - call->started_ns) / NS_PER_S, reason);
+}
+
+/* Whoever waits in vain must find out for what. */
+static void
+watch_expired(struct timer *timer)
+{
+    struct api_server *server = container_of(timer, struct api_server, watch);
+    uint64_t now_ns = reactor_now_ns(server->node->reactors[0]);
+    list_for_each(&server->under_way, link) {
+        struct api_call *call = list_entry(link, struct api_call, under_way_link);
+        uint64_t since_ns = call->told_ns != 0 ? call->told_ns : call->started_ns;
+        uint64_t pause_s = call->told_ns != 0 ? LONG_AGAIN_S : LONG_CALL_S;
+        if (!call->waits && now_ns - since_ns >= pause_s * NS_PER_S) { /* waits: for events */
+            tell_long_call(call, now_ns);
+        }
+    }
+    watch_arm(server);
+}
+
 static void
 call_deliver(struct message *message)
 {
     struct api_call *call = container_of(message, struct api_call, message);
     ASSERT_ON_REACTOR(call->node->reactors[0]);
+    call->started_ns = reactor_now_ns(call->node->reactors[0]);
+    list_push_back(&call->server->under_way, &call->under_way_link);
+    watch_arm(call->server);
     call->handler->start(call);
 }
 
 void
 api_server_resume(struct api_call *call)
 {
+    ASSERT_ON_REACTOR(call->node->reactors[0]);
+    list_remove(&call->under_way_link);
     MHD_resume_connection(call->connection);
 }
 
@@ -504,6 +554,7 @@ api_server_create(struct node *node, struct api_server **ret_server, struct erro
     ASSERT(server != NULL);
     server->node = node;
     list_init(&server->retired);
+    list_init(&server->under_way);
     int result = listen_unix(server, error);
     for (uint64_t i = 0; i < addresses->count && result == 0; i++) {
         result = listen_tcp(server, addresses->items[i], error);

@@ -2,7 +2,9 @@
 /*
  * Jobs: long work that goes on in the background, and how far it is. Ended ones are kept a while.
  * A restart goes on with what was under way as a job of a new number: numbers are never used again.
+ * Also what an operation that takes long waits for.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,4 +115,63 @@ manager_job_query(struct manager *manager, struct job_query *query)
         }
     }
     control_complete(manager, &query->control, 0);
+}
+
+/* ---- what an operation waits for ---- */
+
+/* Append to `text`, cut off at its end. */
+static void describe(char *text, size_t text_bytes, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void
+describe(char *text, size_t text_bytes, const char *format, ...)
+{
+    size_t used = strlen(text);
+    va_list arguments;
+
+    ASSERT_OP(used, <, text_bytes);
+    va_start(arguments, format);
+    vsnprintf(text + used, text_bytes - used, format, arguments);
+    va_end(arguments);
+}
+
+static const char *
+next_step(const struct machine *machine)
+{
+    return machine->phase < machine->ops->phase_count ? machine->ops->phase_names[machine->phase]
+                                                      : "its end";
+}
+
+void
+manager_control_describe(const struct control *control, char *text, size_t text_bytes)
+{
+    const struct machine *machine = control->machine;
+    const struct pool *pool = machine != NULL ? machine->pool : NULL;
+
+    ASSERT(text_bytes > 0);
+    text[0] = '\0';
+    if (machine == NULL) {
+        describe(text, text_bytes, "it is between two steps");
+        return;
+    }
+    ASSERT_ON_REACTOR(machine->manager->control);
+    describe(text, text_bytes, "%s, waiting to begin %s", machine->ops->name, next_step(machine));
+    if (pool == NULL) {
+        return;
+    }
+    if (machine->in_line) {
+        const struct control *first = list_first(&pool->controls, struct control, link);
+        const struct machine *before = first->machine;
+        if (before != machine) {
+            describe(text, text_bytes, "; in line behind %s, which waits to begin %s",
+                     before->ops->name, next_step(before));
+        }
+    }
+    if (pool->committer.stalled) {
+        describe(text, text_bytes, "; commits wait for a checkpoint");
+    }
+    const struct disk *silent = pool_silent_disk(pool);
+    if (silent != NULL) {
+        describe(text, text_bytes, "; disk %u does not answer", (unsigned)silent->record.index);
+    }
 }

@@ -93,6 +93,12 @@ struct control {
 };
 
 /*
+ * What an operation that has not ended waits for, for people: its step, who is before it in line,
+ * whether commits or a disk hold it up. Control reactor.
+ */
+void manager_control_describe(const struct control *control, char *text, size_t text_bytes);
+
+/*
  * Open every pool that the state directory knows, replay, and begin to serve. A pool that cannot be
  * opened is reported by its state and an event, and does not stop the others; one that takes long
  * (a disk that does not answer) goes on being opened after this has completed.

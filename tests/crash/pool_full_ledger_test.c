@@ -311,6 +311,35 @@ flag_is_set(void *context)
     return *(const bool *)context;
 }
 
+/* What an operation waits for, as the log of the daemon tells it. */
+struct question {
+    struct message message;
+    const struct control *control;
+    char text[512];
+    bool done;
+};
+
+static void
+question_arrived(struct message *message)
+{
+    struct question *question = container_of(message, struct question, message);
+
+    manager_control_describe(question->control, question->text, sizeof(question->text));
+    question->done = true;
+}
+
+static void
+assert_waits_for(struct bench *bench, const struct control *control, const char *what)
+{
+    struct question question = { .control = control };
+
+    sim_process_enter(bench->sim);
+    reactor_send(bench->reactors[0], &question.message, question_arrived);
+    sim_process_leave(bench->sim);
+    assert_int_equal(bench_wait(bench, &question.done), 0);
+    assert_non_null(strstr(question.text, what));
+}
+
 /*
  * The daemon is told to end while commits wait for a checkpoint: those that wait, and those that
  * the end itself needs, have to get through.
@@ -324,6 +353,8 @@ a_pool_with_a_full_ledger_is_closed_in_order(void **state)
     bool done = true;
     struct sim_fault fault = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_FLUSH };
     struct volume_resize resize = { .name = { "p", "one" }, .size_bytes = GIB };
+    struct volume_resize second = { .name = { "p", "two" }, .size_bytes = GIB };
+    bool second_done = false;
 
     sim_disk_add_fault(sim_disk_find(bench->sim, "/d/1"), &fault);
     while (done) {
@@ -332,10 +363,13 @@ a_pool_with_a_full_ledger_is_closed_in_order(void **state)
         sim_run_until(bench->sim, flag_is_set, &done, NS_PER_S);
     }
     assert_int_equal(bench_events(bench, "commits-wait"), 1);
+    bench_volume_resize_start(bench, &second, &second_done);
+    assert_waits_for(bench, &resize.control, "PUBLISH; commits wait for a checkpoint");
+    assert_waits_for(bench, &second.control, "begin CHECK; in line behind volume change, which");
     sim_disk_clear_faults(sim_disk_find(bench->sim, "/d/1"));
     sim_disk_release(sim_disk_find(bench->sim, "/d/1"));
     assert_int_equal(bench_shutdown(bench), 0);
-    assert_true(done);
+    assert_true(done && second_done);
     bench_free(bench);
 }
 

@@ -754,7 +754,12 @@ class Life(unittest.TestCase):
             client.connect(daemon.socket)
             client.sendall(b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" %
                            len(body) + body)
-            time.sleep(0.2)
+            # The log tells what it waits for.
+            until = time.monotonic() + 40
+            while "create volume p/stuck: under way for 1" not in daemon.log():
+                self.assertLess(time.monotonic(), until, daemon.log())
+                time.sleep(0.1)
+            self.assertIn("s: the fake manager sleeps\n", daemon.log())
             before = time.monotonic()
             self.assertEqual(daemon.stop(), 1)
             self.assertLess(time.monotonic() - before, 10)

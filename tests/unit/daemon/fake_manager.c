@@ -336,6 +336,13 @@ volume_create(struct manager *manager, struct volume_create *create)
     return fail(&create->control, -ENOSPC, "the fake has no room");
 }
 
+void
+manager_control_describe(const struct control *control, char *text, size_t text_bytes)
+{
+    ASSERT(control->op.done != NULL);
+    snprintf(text, text_bytes, "the fake manager sleeps");
+}
+
 static void
 slow_expired(struct timer *timer)
 {
