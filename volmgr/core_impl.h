@@ -74,7 +74,9 @@ struct disk {
     bool backend_full; /* it refused to make room although slots are free; until some are freed */
     uint64_t backend_full_until_ns; /* or until this time: there may be room again by then */
     struct label_write label_write;
-    struct label_read label_look;  /* before a heartbeat: is the disk still ours? */
+    struct backend_io look_io;     /* before a heartbeat: is the disk still ours? */
+    struct iovec look_iov;
+    uint8_t *look_memory;
     struct label_waiter label_waiters[LABEL_WAITERS_MAX];
     bool label_busy;               /* it is being written, whether anybody waits or not */
     bool label_late;               /* that takes so long that nobody waits for it any more */

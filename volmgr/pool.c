@@ -144,6 +144,7 @@ static void
 disk_free(struct disk *disk)
 {
     free(disk->slots_used);
+    free(disk->look_memory);
     free(disk);
 }
 

@@ -19,6 +19,10 @@
 #include "base/log.h"
 #include "volmgr/control_impl.h"
 
+enum {
+    LOOK_BYTES = LABEL_SLOTS * LABEL_BYTES, /* of the first place, at the start of the disk */
+};
+
 void
 pool_backends_close(struct machine *machine, struct backends_close *close, struct pool *pool)
 {
@@ -195,19 +199,39 @@ label_start(struct disk *disk, bool is_open, bool wipe)
     label_write_start(disk, is_open, wipe);
 }
 
+/* Of the place that was read, which is the first to be written: is it ours, as far as it tells? */
+static bool
+look_is_others(const struct disk *disk, struct label *ret_newest)
+{
+    bool newer_version = false;
+
+    *ret_newest = (struct label){ 0 };
+    for (uint32_t slot = 0; slot < LABEL_SLOTS; slot++) {
+        struct label label;
+        int result = label_decode(disk->look_memory + slot * LABEL_BYTES, &label);
+        newer_version = newer_version || result == -EPROTO;
+        if (result == 0 && label.generation > ret_newest->generation) {
+            *ret_newest = label;
+        }
+    }
+    return newer_version ||
+           (ret_newest->generation > 0 && pool_label_is_others(disk, ret_newest));
+}
+
 /* A heartbeat: whoever reads the label next must not find it written over by us, if it is his. */
 static void
 label_looked(struct io_op *op)
 {
-    struct label_read *look = container_of(op, struct label_read, op);
-    struct disk *disk = container_of(look, struct disk, label_look);
+    struct backend_io *io = container_of(op, struct backend_io, op);
+    struct disk *disk = container_of(io, struct disk, look_io);
+    struct label newest;
 
     if (disk->orphaned || disk->backend == NULL) {
         label_ended(disk, -ECANCELED); /* the pool is closed by now */
         return;
     }
-    if (op->result == 0 && pool_label_is_others(disk, &look->ret_label)) {
-        pool_lose(disk->pool, disk, &look->ret_label);
+    if (op->result == 0 && look_is_others(disk, &newest)) {
+        pool_lose(disk->pool, disk, &newest);
     }
     if (disk->pool->lost) {
         label_ended(disk, -ESTALE);
@@ -220,11 +244,21 @@ static void
 label_look_start(struct disk *disk)
 {
     label_begin_work(disk);
-    memset(&disk->label_look, 0, sizeof(disk->label_look));
-    disk->label_look.op.done = label_looked;
-    disk->label_look.op.reactor_id = reactor_id(disk->manager->control);
-    disk->label_look.backend = disk->backend;
-    label_read(&disk->label_look);
+    if (disk->look_memory == NULL) {
+        size_t alignment = MAX(disk->backend->properties.memory_alignment_bytes,
+                               (uint32_t)LABEL_BYTES);
+        disk->look_memory = aligned_alloc(alignment, align_up(LOOK_BYTES, alignment));
+        ASSERT(disk->look_memory != NULL);
+    }
+    disk->look_iov = (struct iovec){ disk->look_memory, LOOK_BYTES };
+    disk->look_io = (struct backend_io){
+        .op.done = label_looked,
+        .kind = BACKEND_READ,
+        .length_bytes = LOOK_BYTES,
+        .iov = &disk->look_iov,
+        .iov_count = 1,
+    };
+    backend_submit(disk->backend, &disk->look_io);
 }
 
 /* A machine, and how many labels it has waited for in vain. */
