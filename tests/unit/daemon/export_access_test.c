@@ -91,6 +91,9 @@ networks_are_told_apart(void **state)
     assert_int_equal(judge(ten, "tcp:10.128.0.0:4", "", false), -EACCES);
     assert_int_equal(judge(ten, "tcp:[::ffff:10.1.2.3]:4", "", false), 0);
     assert_int_equal(judge(ten, "tcp:[a7f::1]:4", "", false), -EACCES);
+    /* The same bytes, in the other family. */
+    assert_int_equal(judge("host=a01:203::", "tcp:[a01:203::]:4", "", false), 0);
+    assert_int_equal(judge("host=a01:203::", "tcp:10.1.2.3:4", "", false), -EACCES);
     assert_int_equal(judge(ten, "unix (pid 1, uid 0)", "", false), -EACCES);
     assert_int_equal(judge(ten, "tcp:nonsense", "", false), -EACCES);
     assert_int_equal(judge(ten, "", "", false), -EACCES);

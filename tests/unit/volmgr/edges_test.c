@@ -89,6 +89,32 @@ fua_waits_for_the_batch_that_is_sealed(void **state)
     world_end(world);
 }
 
+/*
+ * A write hangs, and another one waits for its range: both are answered at their deadline. The
+ * first keeps its range until the disk lets go of it; the second holds nothing, and has ended (P9).
+ */
+static void
+who_only_waits_for_a_range_ends_at_its_deadline(void **state)
+{
+    (void)state;
+    struct world *world = world_start();
+
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 64 * KIB, 0), 0);
+    hang(world, FILE_IO_WRITE);
+    struct world_io *first = world_send(world, 0, VOLUME_WRITE, 0, 4 * KIB, 0, true);
+    struct world_io *second = world_send(world, 0, VOLUME_WRITE, 0, 4 * KIB, 0, true);
+    run_for_ms(world, 25000);
+    assert_true(first->replied && first->status == -ETIMEDOUT);
+    assert_false(first->released);
+    assert_true(second->replied && second->status == -ETIMEDOUT);
+    assert_true(second->released);
+    let_go(world);
+    world_io_free(first);
+    world_io_free(second);
+    assert_int_equal(world_do(world, 0, VOLUME_WRITE, 0, 4 * KIB, 0), 0);
+    world_end(world);
+}
+
 /* The answer to a FLUSH that is waited for. */
 static int
 flush(struct world *world)
@@ -141,6 +167,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fua_waits_for_the_batch_that_is_sealed),
+        cmocka_unit_test(who_only_waits_for_a_range_ends_at_its_deadline),
         cmocka_unit_test(a_second_loss_keeps_the_fence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,7 +108,7 @@ small_writes_have_slots_prepared_and_use_them(void **state)
     const struct disk *disk = rig.volume->pool->disks[0];
     uint32_t bits = 0;
     for (uint32_t i = 0; i < disk->record.slot_count; i++) {
-        bits += (disk->slots_used[i / 64] >> (i % 64)) & 1;
+        bits += (uint32_t)((disk->slots_used[i / 64] >> (i % 64)) & 1);
     }
     assert_int_equal(disk->record.slot_count - bits + ready(&rig), disk->slots_free);
     assert_int_equal(allocator->slots_free, disk->slots_free);
