@@ -74,6 +74,8 @@ struct checkpoint_write {
     void *driver;
 };
 void checkpoint_write(struct checkpoint_write *write);
+/* While it is under way, on its reactor: whether it waits for this disk (of its places) now. */
+bool checkpoint_write_awaits(const struct checkpoint_write *write, uint16_t disk);
 
 /* Parts that a store of this size needs; an estimate on the safe side. */
 uint32_t checkpoint_part_count(uint64_t store_bytes, uint64_t part_bytes);

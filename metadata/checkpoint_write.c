@@ -54,8 +54,9 @@ struct writer {
     uint64_t transfer_bytes;
     uint64_t transfer_offset; /* in the part */
     uint32_t waiting;
-    uint32_t flush_part; /* next place to flush */
+    uint32_t flush_part; /* next place to flush, or the one that is being flushed */
     uint32_t flush_copy;
+    bool flushing;
 };
 
 static void writer_scan(struct writer *writer);
@@ -147,6 +148,7 @@ writer_flush_done(struct io_op *op)
     const struct checkpoint_write *write = writer->write;
     const struct backend *backend =
         write->parts[writer->flush_part].copies[writer->flush_copy].backend;
+    writer->flushing = false;
     for (uint32_t part = 0; part <= writer->header.part && op->result < 0; part++) {
         for (uint32_t copy = 0; copy < write->parts[part].copy_count; copy++) {
             if (write->parts[part].copies[copy].backend == backend) {
@@ -192,6 +194,7 @@ writer_flush_next(struct writer *writer)
             memset(&transfer->io, 0, sizeof(transfer->io));
             transfer->io.op.done = writer_flush_done;
             transfer->io.kind = BACKEND_FLUSH;
+            writer->flushing = true;
             backend_submit(backend, &transfer->io);
             return;
         }
@@ -540,6 +543,27 @@ checkpoint_write(struct checkpoint_write *write)
     write->driver = writer;
     writer->snapshot.op.done = writer_snapshot_done;
     store_snapshot_create(write->store, &writer->snapshot);
+}
+
+bool
+checkpoint_write_awaits(const struct checkpoint_write *write, uint16_t disk)
+{
+    const struct writer *writer = write->driver;
+
+    if (writer == NULL) {
+        return false;
+    }
+    ASSERT_ON_REACTOR(writer->reactor);
+    if (writer->flushing) {
+        return write->parts[writer->flush_part].copies[writer->flush_copy].place.disk == disk;
+    }
+    const struct checkpoint_part *part = current_part(writer);
+    for (uint32_t copy = 0; copy < part->copy_count; copy++) {
+        if ((writer->waiting & 1u << copy) != 0 && part->copies[copy].place.disk == disk) {
+            return true;
+        }
+    }
+    return false;
 }
 
 uint32_t

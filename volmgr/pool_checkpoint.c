@@ -297,14 +297,23 @@ watchdog_begin(struct pool_checkpointing *checkpointing)
     watchdog_arm(checkpointing);
 }
 
-/* Is it waited for? */
+/* It has not said yet whether it makes room. */
 static bool
-is_waited_for(struct disk *disk)
+is_making_room(const struct backend_io *io)
 {
-    struct backend_statistics statistics;
+    return io->owner != NULL && io->op.result == -EINPROGRESS;
+}
 
-    backend_get_statistics(disk->backend, &statistics);
-    return disk_is_silent(disk) || statistics.in_flight > 0;
+/* Whether this place, and no other work on its disk, is what the checkpoint waits for. */
+static bool
+is_waited_for(const struct pool_checkpointing *checkpointing, uint32_t part, uint32_t copy)
+{
+    uint16_t disk = checkpointing->parts[part].copies[copy].place.disk;
+
+    return disk_is_silent(pool_disk(checkpointing->pool, disk)) ||
+           (checkpointing->ios != NULL &&
+            is_making_room(&checkpointing->ios[part * COPIES + copy])) ||
+           checkpoint_write_awaits(&checkpointing->write, disk);
 }
 
 /* Those of its disks that have not ended what they were asked for. */
@@ -317,7 +326,7 @@ avoid_disks(struct pool_checkpointing *checkpointing, uint64_t until_ns)
         const struct checkpoint_part *part = &checkpointing->parts[i];
         for (uint32_t copy = 0; copy < part->copy_count; copy++) {
             struct disk *disk = pool_disk(pool, part->copies[copy].place.disk);
-            if (disk->silent_until_ns < until_ns && is_waited_for(disk)) {
+            if (disk->silent_until_ns < until_ns && is_waited_for(checkpointing, i, copy)) {
                 disk->silent_until_ns = until_ns;
             }
         }
@@ -442,6 +451,7 @@ make_room(struct pool_checkpointing *checkpointing)
             io->kind = BACKEND_ALLOCATE;
             io->offset_bytes = part->copies[copy].offset_bytes;
             io->length_bytes = pool->record.extent_bytes;
+            io->op.result = -EINPROGRESS; /* until it ends */
             machine_arm(&checkpointing->machine, &io->op, room_made);
             backend_submit(backend, io);
         }

@@ -81,6 +81,35 @@ a_disk_that_hangs_while_a_checkpoint_is_written_stops_no_other(void **state)
     end_clean(bench);
 }
 
+/* A host's read was under way on the good disk: it was taken for one that hangs as well. */
+static void
+work_on_a_good_disk_is_no_sign_that_it_hangs(void **state)
+{
+    (void)state;
+    struct volume *one = NULL;
+    struct bench *bench = bench_with_tiers(&one);
+    struct sim_fault hangs = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_WRITE,
+                               .offset_bytes = 5 * MIB, .length_bytes = 40 * MIB };
+    struct sim_fault is_read = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_READ,
+                                 .count = 1 };
+    uint8_t block[4096];
+
+    write_and_flush(bench, one, 0, MIB, 1);
+    sim_disk_add_fault(sim_disk_find(bench->sim, "/d/1"), &hangs);
+    churn(bench, one, 100);
+    sim_disk_add_fault(sim_disk_find(bench->sim, "/d/0"), &is_read);
+    struct bench_io_call *read = bench_io_begin(bench, one, VOLUME_READ, 0, block, sizeof(block));
+    for (uint32_t i = 0; i < 40; i++) {
+        churn(bench, one, 50);
+        bench_pass_time(bench, 1);
+    }
+    assert_int_equal(bench_events(bench, "checkpoint-failed"), 1);
+    let_go(bench, "/d/0");
+    let_go(bench, "/d/1");
+    assert_int_equal(bench_io_end(bench, read), 0);
+    end_clean(bench);
+}
+
 /* A disk without room for its copy made every checkpoint fail, and the ledger filled up. */
 static void
 a_disk_that_fails_stops_no_checkpoint(void **state)
@@ -196,6 +225,7 @@ main(void)
         cmocka_unit_test(a_checkpoint_is_on_two_disks_of_different_tiers),
         cmocka_unit_test(a_disk_that_hangs_stops_no_checkpoint),
         cmocka_unit_test(a_disk_that_hangs_while_a_checkpoint_is_written_stops_no_other),
+        cmocka_unit_test(work_on_a_good_disk_is_no_sign_that_it_hangs),
         cmocka_unit_test(a_disk_that_fails_stops_no_checkpoint),
         cmocka_unit_test(a_disk_that_hangs_does_not_hold_up_the_end),
         cmocka_unit_test(a_checkpoint_in_the_way_is_given_up_soon),

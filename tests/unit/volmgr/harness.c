@@ -747,7 +747,7 @@ bench_detach(struct bench *bench, struct volume_session *session)
 
 /* ---- requests ---- */
 
-struct io_call {
+struct bench_io_call {
     struct volume *volume;
     struct volume_request request;
     struct iovec iov;
@@ -763,21 +763,21 @@ io_replied(struct volume_request *request)
 static void
 io_released(struct volume_request *request)
 {
-    container_of(request, struct io_call, request)->released = true;
+    container_of(request, struct bench_io_call, request)->released = true;
 }
 
 static void
 io_begin(void *argument)
 {
-    struct io_call *call = argument;
+    struct bench_io_call *call = argument;
     volume_submit(call->volume, &call->request);
 }
 
-int
-bench_io(struct bench *bench, struct volume *volume, enum volume_operation operation,
-         uint64_t offset_bytes, void *data, uint64_t length_bytes)
+struct bench_io_call *
+bench_io_begin(struct bench *bench, struct volume *volume, enum volume_operation operation,
+               uint64_t offset_bytes, void *data, uint64_t length_bytes)
 {
-    struct io_call *call = calloc(1, sizeof(*call));
+    struct bench_io_call *call = calloc(1, sizeof(*call));
 
     ASSERT(call != NULL);
     call->volume = volume;
@@ -791,11 +791,25 @@ bench_io(struct bench *bench, struct volume *volume, enum volume_operation opera
     call->request.reply = io_replied;
     call->request.release = io_released;
     run_on(bench, volume_reactor(volume), io_begin, call);
+    return call;
+}
+
+int
+bench_io_end(struct bench *bench, struct bench_io_call *call)
+{
     int result = bench_wait(bench, &call->released);
     ASSERT(result == 0 || result == -ECANCELED); /* stopped: nothing touches it any more */
     int status = result == 0 ? call->request.status : result;
     free(call);
     return status;
+}
+
+int
+bench_io(struct bench *bench, struct volume *volume, enum volume_operation operation,
+         uint64_t offset_bytes, void *data, uint64_t length_bytes)
+{
+    return bench_io_end(bench, bench_io_begin(bench, volume, operation, offset_bytes, data,
+                                              length_bytes));
 }
 
 static void

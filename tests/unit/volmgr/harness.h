@@ -122,6 +122,12 @@ void bench_detach(struct bench *bench, struct volume_session *session);
 /* One request, waited for: its status. `data` for READ and WRITE. */
 int bench_io(struct bench *bench, struct volume *volume, enum volume_operation operation,
              uint64_t offset_bytes, void *data, uint64_t length_bytes);
+/* The same in two steps; `data` must live until the second one. */
+struct bench_io_call;
+struct bench_io_call *bench_io_begin(struct bench *bench, struct volume *volume,
+                                     enum volume_operation operation, uint64_t offset_bytes,
+                                     void *data, uint64_t length_bytes);
+int bench_io_end(struct bench *bench, struct bench_io_call *call);
 /* Write `length_bytes` of a pattern, or check for it. */
 int bench_fill(struct bench *bench, struct volume *volume, uint64_t offset_bytes,
                uint64_t length_bytes, uint8_t seed);
