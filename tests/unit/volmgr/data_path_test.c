@@ -213,6 +213,44 @@ a_ring_that_names_a_grain_of_another_volume_is_refused(void **state)
     bench_end(bench);
 }
 
+/* A whole page of the database whose entry has a grain of a generation to come (P12). */
+static void
+a_map_entry_that_cannot_be_ours_is_an_error(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_start(64 * MIB);
+    struct volume *mine = make_volume(bench, "p/mine", 64 * MIB);
+    struct volume *other = make_volume(bench, "p/other", 8 * MIB);
+    struct byte_buffer batch = BYTE_BUFFER_INIT;
+    struct byte_buffer page = BYTE_BUFFER_INIT;
+    static struct map_entry entries[MAP_PAGE_ENTRIES];
+    uint8_t *data = aligned_alloc(BLOCK, BLOCK);
+    uint8_t key[MAP_KEY_BYTES];
+
+    assert_int_equal(bench_fill(bench, other, 0, BLOCK, 2), 0);
+    assert_int_equal(bench_io(bench, other, VOLUME_FLUSH, 0, NULL, 0), 0);
+    list_for_each(&other->shard->cache.lru, link) {
+        const struct map_page *theirs = list_entry(link, struct map_page, lru_link);
+        if (theirs->volume == other && theirs->entries != NULL) {
+            entries[0] = theirs->entries[0];
+            entries[0].home_generation++;
+        }
+    }
+    assert_int_not_equal(entries[0].home, GRAIN_NONE);
+    map_page_encode(entries, &page);
+    map_key_encode(key, mine->branch.id, 1, mine->branch.current_generation);
+    store_batch_put(&batch, STORE_FAMILY_MAP, key, sizeof(key), page.data, page.length_bytes);
+    bench_commit(bench, &batch);
+    assert_int_equal(bench_io(bench, mine, VOLUME_READ, 32 * MIB, data, BLOCK), -EIO);
+    assert_int_equal(bench_io(bench, mine, VOLUME_WRITE, 32 * MIB, data, BLOCK), -EIO);
+    assert_int_equal(bench_io(bench, mine, VOLUME_READ, 0, data, BLOCK), 0);
+    byte_buffer_free(&batch);
+    byte_buffer_free(&page);
+    free(data);
+    bench_kill(bench);
+    bench_free(bench);
+}
+
 /* ---- what people are shown ---- */
 
 static void
@@ -250,6 +288,7 @@ main(void)
         cmocka_unit_test(a_request_behind_the_new_end_is_refused),
         cmocka_unit_test(nothing_is_committed_behind_a_failed_commit),
         cmocka_unit_test(a_ring_that_names_a_grain_of_another_volume_is_refused),
+        cmocka_unit_test(a_map_entry_that_cannot_be_ours_is_an_error),
         cmocka_unit_test(no_password_of_a_disk_is_shown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
