@@ -110,6 +110,7 @@ struct platform_file {
     uint8_t *mapping; /* of a file in memory; NULL: none */
     size_t mapping_bytes;
     bool mapping_writable;
+    _Atomic bool written; /* by us */
     _Atomic bool no_zero_range; /* learned from the first refusal */
     struct file_properties properties;
 };

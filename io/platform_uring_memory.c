@@ -4,6 +4,8 @@
  *
  * A plain read or write of such a file is a copy with a look-up for every 4 KiB of it; through a
  * mapping it is the copy alone. Transfers that the mapping cannot serve are left to the plain call.
+ * A read through a mapping fills holes of the file. So a file that was not written to is read by
+ * plain calls: who only looks at a file that may be somebody else's changes nothing of it.
  *
  * A mapping has one danger: where the file has been cut by somebody else, or the file system is
  * full, touching it is not an error but a signal. While a copy runs, the engine therefore knows
@@ -128,11 +130,17 @@ copy_all(const struct file_io *io)
 bool
 memory_transfer(struct io_engine *engine, const struct file_io *io)
 {
-    const struct platform_file *file = io->file;
+    struct platform_file *file = io->file;
     sigjmp_buf way_back;
 
     ASSERT_ON_REACTOR(engine->reactor);
     ASSERT(engine->way_back == NULL);
+    if (!atomic_load_explicit(&file->written, memory_order_relaxed)) {
+        if (io->kind == FILE_IO_READ) {
+            return false;
+        }
+        atomic_store_explicit(&file->written, true, memory_order_relaxed);
+    }
     if (file->mapping == NULL || (io->kind == FILE_IO_WRITE && !file->mapping_writable) ||
         io->length_bytes > INT32_MAX ||
         io->offset_bytes > file->mapping_bytes ||

@@ -671,6 +671,23 @@ test_read_only_file_in_memory(void **state)
     free(data);
 }
 
+/* A disk that may be somebody else's is looked at before it is taken, or refused. */
+static void
+test_looking_fills_no_holes(void **state)
+{
+    (void)state;
+    struct stat before;
+    struct stat after;
+    uint8_t *zeroes = aligned(BLOCK, 0);
+    assert_int_equal(stat(test.path, &before), 0);
+    for (uint64_t at = 0; at + BLOCK <= FILE_BYTES; at += 8 * BLOCK) {
+        expect_content(at, zeroes, BLOCK);
+    }
+    assert_int_equal(stat(test.path, &after), 0);
+    assert_int_equal(after.st_blocks, before.st_blocks);
+    free(zeroes);
+}
+
 /* A bus error that is not of a transfer is not swallowed. */
 static void
 test_other_bus_errors_are_deadly(void **state)
@@ -723,6 +740,7 @@ main(void)
         IN_MEMORY(test_grown_file_beyond_the_mapping),
         IN_MEMORY(test_what_others_write_is_seen),
         IN_MEMORY(test_read_only_file_in_memory),
+        IN_MEMORY(test_looking_fills_no_holes),
         IN_MEMORY(test_other_bus_errors_are_deadly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
