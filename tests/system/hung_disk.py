@@ -18,6 +18,7 @@ KINDS = ("read", "write", "flush", "fresh")
 # while, but not for as long as the deadline of a disk.
 TAIL_RATIO_MAX = 10.0
 MEDIAN_RATIO_MAX = 5.0
+MEDIAN_US_MAX = 2000
 DISK_TIMEOUT_S = 8
 WORST_S_MAX = DISK_TIMEOUT_S / 2
 
@@ -40,7 +41,8 @@ def worse(env, name, calm, hung):
             failures.append(f"{kind}: one took {after[2] / 1e6:.1f} s")
         if SANITIZED:
             continue
-        if after[0] > MEDIAN_RATIO_MAX * before[0]:
+        # Where disks are memory all of it takes microseconds, and a busy machine takes more.
+        if after[0] > max(MEDIAN_RATIO_MAX * before[0], MEDIAN_US_MAX):
             failures.append(f"{kind}: median of {before[0]:.0f} us became {after[0]:.0f} us")
         # The tail must be worse than that of the calm time by far, its single worst included: a
         # busy machine alone makes a tail of some milliseconds.

@@ -141,6 +141,11 @@ class Environment:
     def path(self, *names):
         return os.path.join(self.folder, *names)
 
+    def in_memory(self):
+        """Whether the files of this test, disks among them, are in memory."""
+        kind = run_command("stat", "--file-system", "--format=%T", self.folder)
+        return kind.strip() in ("tmpfs", "ramfs")
+
     def say(self, text):
         print(text, flush=True)
 
