@@ -29,7 +29,7 @@ log_set_journal_format(int enable)
     log_journal_format = enable;
 }
 
-static void
+static void __attribute__((format(printf, 3, 0)))
 put_line(enum log_level level, const char *component, const char *format, va_list arguments)
 {
     if (level > log_level_max) {
