@@ -74,7 +74,7 @@ struct allocator_machine {
     uint32_t place_count;
     bool shed; /* for this grant */
     uint32_t discards;          /* releases whose disks have not answered */
-    uint64_t discards_until_ns; /* so long a grant waits for them */
+    uint64_t discards_until_ns; /* so long a grant waits for them, and for a slot that is yielded */
     struct timer discard_timer;
     uint64_t grant_began_ns; /* a disk that has refused since then is not asked again for it */
     struct list releasing;
@@ -280,8 +280,11 @@ take_slot(struct allocator *allocator, uint8_t tier, uint64_t at_ns,
 bool
 allocator_take_slot(struct allocator *allocator, uint8_t tier, struct extent_place *ret_place)
 {
-    return take_slot(allocator, tier, reactor_now_ns(allocator->pool->manager->control),
-                     ret_place);
+    uint64_t now_ns = reactor_now_ns(allocator->pool->manager->control);
+
+    return take_slot(allocator, tier, now_ns, ret_place) ||
+           (slot_preparer_yield(allocator->preparer) &&
+            take_slot(allocator, tier, now_ns, ret_place));
 }
 
 void
@@ -610,6 +613,30 @@ grant_shed(struct allocator_machine *machine)
     }
 }
 
+/* The grant finds no slot: is the one that the preparer writes free now? */
+static bool
+take_from_preparer(struct allocator_machine *machine)
+{
+    struct allocator *allocator = machine->allocator;
+    bool was_yielding = slot_preparer_is_yielding(allocator->preparer);
+
+    if (slot_preparer_yield(allocator->preparer)) {
+        return true;
+    }
+    if (!was_yielding && slot_preparer_is_yielding(allocator->preparer)) {
+        uint64_t now_ns = reactor_now_ns(allocator->pool->manager->control);
+        machine->discards_until_ns = MAX(machine->discards_until_ns, now_ns + DISCARD_WAIT_NS);
+    }
+    return false;
+}
+
+void
+allocator_slot_returned(struct allocator *allocator)
+{
+    pool_space_changed(allocator->pool);
+    allocator_run(allocator);
+}
+
 static void
 discards_are_late(struct timer *timer)
 {
@@ -618,15 +645,17 @@ discards_are_late(struct timer *timer)
 
 /*
  * Extents are on their way back: they are nobody's any more, and will be free when their disks have
- * discarded them. Wait for that, but not for a disk that hangs.
+ * discarded them; so will the slot that is yielded. Wait for that, but not for a disk that hangs.
  */
 static bool
 wait_for_discards(struct allocator_machine *machine)
 {
     struct allocator *allocator = machine->allocator;
     struct reactor *control = allocator->pool->manager->control;
+    bool is_one_coming =
+        machine->discards > 0 || slot_preparer_is_yielding(allocator->preparer);
 
-    if (machine->discards == 0 || reactor_now_ns(control) >= machine->discards_until_ns) {
+    if (!is_one_coming || reactor_now_ns(control) >= machine->discards_until_ns) {
         return false;
     }
     if (!timer_is_armed(&machine->discard_timer)) {
@@ -659,6 +688,10 @@ grant_begin(struct allocator *allocator, struct extent_grant *grant)
            take_slot(allocator, tier, machine->grant_began_ns,
                      &machine->places[machine->place_count])) {
         machine->place_count++;
+    }
+    if (machine->place_count == 0 && take_from_preparer(machine)) {
+        allocator_run(allocator);
+        return;
     }
     if (machine->place_count == 0 && !machine->shed) {
         grant_shed(machine);

@@ -193,6 +193,8 @@ bool allocator_find_slot(struct allocator *allocator, struct disk *disk,
                          struct extent_place *ret_place);
 /* For the preparer: a slot that it took is free again; ready (W2), or as any other. */
 void allocator_return_slot(struct allocator *allocator, struct extent_place place, bool ready);
+/* From the preparer: the slot that it was asked to yield is free. */
+void allocator_slot_returned(struct allocator *allocator);
 
 /* ---- slots that are written ahead of need (slot_prepare.c); control reactor ---- */
 
@@ -202,6 +204,13 @@ void slot_preparer_destroy(struct slot_preparer *preparer);
 /* A ready slot of this disk leaves the list; its use bit is set, and it still counts as free. */
 bool slot_preparer_take(struct slot_preparer *preparer, uint16_t disk,
                         struct extent_place *ret_place);
+/*
+ * A taker has found no slot. True: the one that was being written is free now. False: there is
+ * none, or slot_preparer_is_yielding(): it comes with allocator_slot_returned() when the disk has
+ * answered.
+ */
+bool slot_preparer_yield(struct slot_preparer *preparer);
+bool slot_preparer_is_yielding(const struct slot_preparer *preparer);
 /* How many are ready now. */
 uint32_t slot_preparer_ready(const struct slot_preparer *preparer);
 /* So many extents were granted: to a source of writes of less than a grain, or of others. */

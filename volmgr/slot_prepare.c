@@ -14,12 +14,16 @@
  * stands in the list, with its use bit still set so that a search for free slots passes it by; all
  * takers look into the list first. The list is not kept over a restart.
  *
+ * Takers that find nothing else ask for the slot that is being written. Between two writes it is
+ * let go at once; otherwise when the disk has answered.
+ *
  * Invariants
  *  W1  Zeroes are written to a slot only while it is taken for that, and it is let go only when the
  *      disk has answered the last of them, however late.
  *  W2  A ready slot has its use bit set and counts as free, in the disk and in the allocator.
  *  W3  At most one slot in SHARE of a disk's free ones is ready, and at most PREPARED_SLOTS_MAX of
  *      the pool: what is written ahead is a small part of what is free.
+ *  W4  No slot is missed for being written ahead, unless its disk does not answer (P7).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +55,7 @@ struct slot_preparer {
     void *zeroes;              /* ZEROES_BYTES */
     bool busy;                 /* `place` is taken and being written */
     bool io_running;
+    bool yielding;             /* somebody needs `place`: it is let go when the disk has answered */
     struct extent_place place;
     uint64_t written_bytes;    /* of it */
     uint32_t next_disk;        /* disks take turns */
@@ -164,6 +169,36 @@ may_prepare_on(const struct slot_preparer *preparer, const struct disk *disk)
     return ready_on(preparer, disk->record.index) + 1 <= disk->slots_free / SHARE;
 }
 
+static void
+let_go(struct slot_preparer *preparer)
+{
+    ASSERT(preparer->busy && !preparer->io_running);
+    preparer->busy = false;
+    preparer->yielding = false;
+    allocator_return_slot(preparer->allocator, preparer->place, false);
+}
+
+bool
+slot_preparer_yield(struct slot_preparer *preparer)
+{
+    if (!preparer->busy) {
+        return false;
+    }
+    if (preparer->io_running) {
+        preparer->yielding = true;
+        return false;
+    }
+    let_go(preparer);
+    return true;
+}
+
+bool
+slot_preparer_is_yielding(const struct slot_preparer *preparer)
+{
+    ASSERT(!preparer->yielding || preparer->io_running);
+    return preparer->yielding;
+}
+
 /* Take a slot on the next disk in turn. */
 static bool
 begin_slot(struct slot_preparer *preparer)
@@ -195,6 +230,7 @@ piece_done(struct io_op *op)
     struct pool *pool = allocator->pool;
     uint64_t now_ns = reactor_now_ns(pool->manager->control);
     bool ended = false;
+    bool was_yielding = preparer->yielding;
 
     ASSERT(preparer->busy && preparer->io_running);
     preparer->io_running = false;
@@ -202,9 +238,11 @@ piece_done(struct io_op *op)
     if (op->result < 0) {
         log_info("allocator", "pool %s: no space is prepared for a while: %s", pool->name,
                  error_name(op->result));
-        preparer->busy = false;
         preparer->not_before_ns = now_ns + PAUSE_NS;
-        allocator_return_slot(allocator, preparer->place, false);
+        let_go(preparer);
+    } else if (was_yielding) {
+        preparer->not_before_ns = now_ns + QUIET_NS;
+        let_go(preparer);
     } else if (io->kind == BACKEND_WRITE) {
         preparer->written_bytes += io->length_bytes;
         ended = preparer->written_bytes >= pool->record.extent_bytes;
@@ -214,6 +252,9 @@ piece_done(struct io_op *op)
         preparer->busy = false;
         preparer->ready[preparer->ready_count++] = preparer->place;
         allocator_return_slot(allocator, preparer->place, true);
+    }
+    if (was_yielding) {
+        allocator_slot_returned(allocator);
     }
     prepare_at(preparer, MAX(now_ns + PACE_NS, preparer->not_before_ns));
 }
@@ -255,7 +296,8 @@ prepare_next(struct timer *timer)
 
     ASSERT(!preparer->io_running);
     if (pool->stopping || pool->state >= POOL_STATE_READ_ONLY) {
-        return; /* a slot that is half written stays taken until the pool is opened again */
+        slot_preparer_yield(preparer);
+        return;
     }
     if (now_ns < preparer->not_before_ns) {
         prepare_at(preparer, preparer->not_before_ns);

@@ -144,6 +144,25 @@ large_writes_and_devices_have_nothing_prepared(void **state)
     rig_free(&rig);
 }
 
+/* A write of zeroes to the third slot that is prepared now hangs. */
+static void
+hang_a_write_of_zeroes(struct rig *rig)
+{
+    const struct disk *disk = rig->volume->pool->disks[0];
+    uint64_t used = rig->volume->pool->allocator.slots_total -
+                    rig->volume->pool->allocator.slots_free;
+
+    sim_disk_add_fault(rig->disk, &(struct sim_fault){
+                                      .action = SIM_FAULT_HANG,
+                                      .kinds = 1u << FILE_IO_WRITE,
+                                      .offset_bytes = disk->record.data_start_bytes + used * MIB,
+                                      .skip = 2,
+                                      .count = 1,
+                                  });
+    bench_pass_time(rig->bench, 2);
+    assert_int_equal(sim_disk_hanging(rig->disk), 1);
+}
+
 /* W1: zeroes that the disk holds back meet nobody's data when it lets them go. */
 static void
 a_late_write_of_zeroes_harms_nobody(void **state)
@@ -153,18 +172,7 @@ a_late_write_of_zeroes_harms_nobody(void **state)
 
     rig_create(&rig, FILE_KIND_REGULAR, 0);
     assert_int_equal(write_small(&rig, 0, 1500), 0);
-    const struct disk *disk = rig.volume->pool->disks[0];
-    uint64_t used = rig.volume->pool->allocator.slots_total -
-                    rig.volume->pool->allocator.slots_free;
-    sim_disk_add_fault(rig.disk, &(struct sim_fault){
-                                     .action = SIM_FAULT_HANG,
-                                     .kinds = 1u << FILE_IO_WRITE,
-                                     .offset_bytes = disk->record.data_start_bytes + used * MIB,
-                                     .skip = 2,
-                                     .count = 1,
-                                 });
-    bench_pass_time(rig.bench, 2);
-    assert_int_equal(sim_disk_hanging(rig.disk), 1);
+    hang_a_write_of_zeroes(&rig);
     assert_in_range(ready(&rig), 1, 3);
     assert_int_equal(write_small(&rig, 1500, 6000), 0);
     bench_pass_time(rig.bench, 2);
@@ -229,6 +237,106 @@ the_last_extent_can_be_used(void **state)
     rig_free(&rig);
 }
 
+/* A reserve of all that is left, for the volume: so many grains. */
+static uint64_t
+reserve_all(struct rig *rig)
+{
+    struct volume_set_reserve set = { .name = { "p", "v" } };
+    uint64_t extents = allocator_available(&rig->volume->pool->allocator, NULL);
+
+    set.reserve_bytes = extents * MIB;
+    assert_int_equal(bench_volume_set_reserve(rig->bench, &set), 0);
+    return extents * GRAINS_PER_EXTENT;
+}
+
+/* Slots that are taken and no extent's: the one that is being written. */
+static bool
+one_is_being_written(void *context)
+{
+    const struct rig *rig = context;
+    const struct pool *pool = rig->volume->pool;
+    uint64_t taken = pool->allocator.slots_total - pool->allocator.slots_free;
+
+    for (uint64_t id = 1; id < pool->extents.count_end; id++) {
+        const struct extent *extent = extent_table_find(&pool->extents, id);
+        taken -= extent != NULL ? extent->copy_count : 0;
+    }
+    return taken > 0;
+}
+
+/* W4: the slot that is half written when a burst begins is not missed by who was promised it. */
+static void
+a_reserve_gets_the_slot_that_is_being_written(void **state)
+{
+    (void)state;
+    struct rig rig;
+
+    rig_create(&rig, FILE_KIND_REGULAR, 0);
+    uint64_t grains = reserve_all(&rig);
+    assert_int_equal(write_small(&rig, 0, 1500), 0);
+    assert_int_equal(sim_run_until(rig.bench->sim, one_is_being_written, &rig, 2 * NS_PER_S), 0);
+    assert_int_equal(write_small(&rig, 1500, grains), 0);
+    check_small(&rig, grains);
+    rig_free(&rig);
+}
+
+/* W4: while the disk writes to it, it is waited for; but not for ever (P9). */
+static void
+a_slot_is_waited_for_while_the_disk_writes_to_it(void **state)
+{
+    (void)state;
+
+    for (int is_late = 0; is_late < 2; is_late++) {
+        struct rig rig;
+        uint8_t block[BLOCK_BYTES] = { 1 };
+
+        rig_create(&rig, FILE_KIND_REGULAR, 0);
+        uint64_t grains = reserve_all(&rig);
+        assert_int_equal(write_small(&rig, 0, 1500), 0);
+        hang_a_write_of_zeroes(&rig);
+        assert_int_equal(write_small(&rig, 1500, grains - GRAINS_PER_EXTENT), 0);
+        struct bench_io_call *call =
+            bench_io_begin(rig.bench, rig.volume, VOLUME_WRITE,
+                           (grains - GRAINS_PER_EXTENT) * GRAIN_BYTES, block, sizeof(block));
+        uint64_t began_ns = sim_now_ns(rig.bench->sim);
+        assert_int_equal(sim_run_for(rig.bench->sim, 300 * NS_PER_MS), 0);
+        if (is_late == 0) {
+            sim_disk_release(rig.disk);
+        }
+        assert_int_equal(bench_io_end(rig.bench, call), is_late == 0 ? 0 : -ENOSPC);
+        assert_in_range(sim_now_ns(rig.bench->sim) - began_ns, 300 * NS_PER_MS,
+                        1500 * NS_PER_MS);
+        sim_disk_release(rig.disk);
+        bench_pass_time(rig.bench, 1);
+        /* Whoever was too early gets it now. */
+        assert_int_equal(write_small(&rig, grains - GRAINS_PER_EXTENT, grains), 0);
+        check_small(&rig, grains);
+        rig_free(&rig);
+    }
+}
+
+/* A pool that has become read-only keeps no slot taken that is nobody's. */
+static void
+no_slot_is_missing_when_the_pool_is_read_only(void **state)
+{
+    (void)state;
+    struct rig rig;
+
+    rig_create(&rig, FILE_KIND_REGULAR, 0);
+    assert_int_equal(write_small(&rig, 0, 1500), 0);
+    uint64_t free_count = rig.volume->pool->allocator.slots_free;
+    assert_int_equal(sim_run_until(rig.bench->sim, one_is_being_written, &rig, 2 * NS_PER_S), 0);
+    assert_int_equal(rig.volume->pool->allocator.slots_free, free_count - 1);
+    sim_store_fail(rig.bench->sim, "p", SIM_STORE_COMMIT, 0, 1, EIO);
+    assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_FLUSH, 0, NULL, 0), -EIO);
+    bench_pass_time(rig.bench, 1);
+    assert_int_equal(bench_pool_state(rig.bench, "p"), POOL_STATE_READ_ONLY);
+    assert_int_equal(rig.volume->pool->allocator.slots_free, free_count);
+    bench_release(rig.bench, rig.volume);
+    assert_int_equal(bench_shutdown(rig.bench), -EIO);
+    bench_free(rig.bench);
+}
+
 int
 main(void)
 {
@@ -238,6 +346,9 @@ main(void)
         cmocka_unit_test(a_late_write_of_zeroes_harms_nobody),
         cmocka_unit_test(what_was_prepared_is_free_after_a_crash),
         cmocka_unit_test(the_last_extent_can_be_used),
+        cmocka_unit_test(a_reserve_gets_the_slot_that_is_being_written),
+        cmocka_unit_test(a_slot_is_waited_for_while_the_disk_writes_to_it),
+        cmocka_unit_test(no_slot_is_missing_when_the_pool_is_read_only),
     };
     return cmocka_run_group_tests_name("slot_prepare", tests, NULL, NULL);
 }
