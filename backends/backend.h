@@ -163,6 +163,12 @@ struct backend {
 };
 
 /*
+ * A copy of a disk's text in which passwords are left out, for messages, logs and listings. Never
+ * NULL; free() it. Any thread. Works on text that is not valid, too.
+ */
+char *backend_spec_without_secrets(const char *spec);
+
+/*
  * control. Open by the text that administrators write: a path to a file or block device,
  * "file:PATH?size=20G", "iscsi://[USER%PW@]HOST[:PORT]/IQN/LUN", "mem:SIZE",
  * "fault:SPEC!RULES" (see fault.h). `owner` is the reactor of owner_reactor_only backends. The

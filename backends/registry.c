@@ -44,6 +44,51 @@ copy_without_option_secrets(char *to, const char *text)
     *to = '\0';
 }
 
+/* Is this what may stand behind the '?' of a URL, and not the rest of a password? */
+static bool
+are_options(const char *text)
+{
+    static const char *const names[] = { "initiator=",       "header_digest=", "target_user=",
+                                         "target_password=", "nop_interval=",  "reconnect=" };
+
+    while (*text != '\0') {
+        bool is_known = false;
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+            is_known = is_known || strncmp(text, names[i], strlen(names[i])) == 0;
+        }
+        if (!is_known) {
+            return false;
+        }
+        text += strcspn(text, "&");
+        text += *text == '&' ? 1 : 0;
+    }
+    return true;
+}
+
+/*
+ * Where the last '@' of "USER%PASSWORD@" is, or NULL. A password with a '/' or a '?' makes the URL
+ * invalid, but must not show up in a message: an '@' behind the '?' belongs to the options only
+ * where they are some, and HOST/TARGET/LUN stands before the '?'.
+ */
+static const char *
+find_end_of_secret(const char *url)
+{
+    const char *options = url + strcspn(url, "?");
+    const char *at = memrchr(url, '@', (size_t)(options - url));
+    const char *host = at != NULL ? at + 1 : url;
+    size_t host_bytes = strcspn(host, "/?%");
+    const char *target = host + host_bytes;
+
+    if (host_bytes == 0 || *target != '/') {
+        return strrchr(url, '@');
+    }
+    const char *lun = target + 1 + strcspn(target + 1, "/?");
+    size_t lun_bytes = *lun == '/' ? strspn(lun + 1, "0123456789") : 0;
+    bool is_whole = lun_bytes > 0 && lun + 1 + lun_bytes == options &&
+                    (*options == '\0' || are_options(options + 1));
+    return is_whole ? at : strrchr(url, '@');
+}
+
 char *
 backend_spec_without_secrets(const char *spec)
 {
@@ -54,24 +99,18 @@ backend_spec_without_secrets(const char *spec)
     if (url == NULL) {
         return memcpy(copy, spec, strlen(spec) + 1);
     }
-    /* iscsi://USER%PW@HOST...: the name of the user stays. The last '@' before the path counts. */
     const char *user = url + strlen(scheme);
-    const char *host_end = user + strcspn(user, "/");
-    const char *at = NULL;
-    for (const char *c = user; c < host_end; c++) {
-        at = *c == '@' ? c : at;
-    }
-    /* A password may hold a '/', which makes the URL invalid, but must not show up in a message. */
-    const char *late = strrchr(user, '@');
-    at = late != NULL && late > host_end ? late : at;
-    if (at == NULL) {
+    const char *at = find_end_of_secret(user);
+    size_t authority_bytes = strcspn(user, "/?");
+    if (at == NULL && (*user == '[' || memchr(user, '%', authority_bytes) == NULL)) {
         copy_without_option_secrets(copy, spec);
         return copy;
     }
+    /* The name of the user stays; of USER%PASSWORD without a host nothing else. */
     size_t user_bytes = strcspn(user, "%:@");
     size_t head_bytes = (size_t)(user - spec) + user_bytes;
     memcpy(copy, spec, head_bytes);
-    copy_without_option_secrets(copy + head_bytes, at);
+    copy_without_option_secrets(copy + head_bytes, at != NULL ? at : "");
     return copy;
 }
 

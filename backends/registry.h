@@ -11,10 +11,4 @@ extern const struct backend_ops memory_backend_ops;
 extern const struct backend_ops iscsi_backend_ops;
 extern const struct backend_ops fault_backend_ops;
 
-/*
- * A copy of a disk's text in which passwords are left out, for messages, logs and listings. Never
- * NULL; free() it. Any thread. Works on text that is not valid, too.
- */
-char *backend_spec_without_secrets(const char *spec);
-
 #endif

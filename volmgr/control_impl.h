@@ -148,7 +148,6 @@ uint32_t pool_labels_good(struct pool *pool);
 /* Fill in disk->label; `is_open`: this host is using the pool. */
 void pool_label_fill(struct pool *pool, struct disk *disk, bool is_open);
 
-
 /* ---- pool_heartbeat.c: no two daemons have one pool open ---- */
 
 /* Does the label that was read say that the disk is another's by now? */

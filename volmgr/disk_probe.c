@@ -39,19 +39,11 @@ disk_arguments_check(const struct disk_argument *disks, uint32_t count, struct e
 void
 disk_spec_without_secrets(const char *spec, char *to, size_t to_bytes)
 {
-    static const char scheme[] = "iscsi://";
-    const char *url = strstr(spec, scheme); /* perhaps behind "fault:" */
-    const char *rest = spec;
-    int head_bytes = 0;
+    char *clean = backend_spec_without_secrets(spec);
 
-    if (url != NULL) {
-        const char *user = url + strlen(scheme);
-        const char *at = strrchr(user, '@'); /* USER%PASSWORD@ */
-        head_bytes = (int)(user - spec);
-        rest = at != NULL ? at + 1 : user;
-    }
-    /* What follows a question mark are options: a password may be among them. */
-    snprintf(to, to_bytes, "%.*s%.*s", head_bytes, spec, (int)strcspn(rest, "?"), rest);
+    /* Nor with the options behind the question mark: the disk is known by what stands before. */
+    snprintf(to, to_bytes, "%.*s", (int)strcspn(clean, "?"), clean);
+    free(clean);
 }
 
 struct disk_probe *

@@ -28,7 +28,6 @@
 #ifndef VOLMGR_EXTENT_IMPL_H
 #define VOLMGR_EXTENT_IMPL_H
 
-
 #include "base/byte_buffer.h"
 #include "base/list.h"
 #include "io/reactor.h"

@@ -93,7 +93,6 @@ example_extent(uint64_t id)
     return extent;
 }
 
-
 /* The versions of the maps, as a table of entries. */
 struct example_entry {
     uint64_t branch;

@@ -263,12 +263,12 @@ no_password_of_a_disk_is_shown(void **state)
         { "/dev/sdb", "/dev/sdb" },
         { "file:/d/a?size=20G", "file:/d/a" },
         { "iscsi://array:3260/iqn.2026-11.a:b/1", "iscsi://array:3260/iqn.2026-11.a:b/1" },
-        { "iscsi://me%word@array/iqn.2026-11.a:b/1", "iscsi://array/iqn.2026-11.a:b/1" },
-        { "iscsi://me%wo@rd@array/iqn.a:b/1", "iscsi://array/iqn.a:b/1" },
-        { "iscsi://me%word@array/iqn.a:b/1?target_password=word", "iscsi://array/iqn.a:b/1" },
+        { "iscsi://me%word@array/iqn.2026-11.a:b/1", "iscsi://me@array/iqn.2026-11.a:b/1" },
+        { "iscsi://me%wo@rd@array/iqn.a:b/1", "iscsi://me@array/iqn.a:b/1" },
+        { "iscsi://me%word@array/iqn.a:b/1?target_password=word", "iscsi://me@array/iqn.a:b/1" },
         { "iscsi://array/iqn.a:b/1?target_user=me&target_password=word",
           "iscsi://array/iqn.a:b/1" },
-        { "fault:iscsi://me%word@array/iqn.a:b/1!read", "fault:iscsi://array/iqn.a:b/1!read" },
+        { "fault:iscsi://me%word@array/iqn.a:b/1!read", "fault:iscsi://me@array/iqn.a:b/1!read" },
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
