@@ -74,9 +74,12 @@ struct disk {
     bool backend_full; /* it refused to make room although slots are free; until some are freed */
     uint64_t backend_full_until_ns; /* or until this time: there may be room again by then */
     struct label_write label_write;
-    struct backend_io look_io;     /* before a heartbeat: is the disk still ours? */
+    struct backend_io look_io;     /* before a label is written: is the disk still ours? */
     struct iovec look_iov;
     uint8_t *look_memory;
+    bool look_open;                /* what is written then */
+    bool look_wipe;
+    bool labelled;                 /* its label has been written in this run */
     struct label_waiter label_waiters[LABEL_WAITERS_MAX];
     bool label_busy;               /* it is being written, whether anybody waits or not */
     bool label_late;               /* that takes so long that nobody waits for it any more */
@@ -297,6 +300,7 @@ struct pool {
     uint8_t threshold_raised;  /* percent of the last space event */
     uint64_t full_event_ns;    /* when the last event about a full pool was raised */
     struct timer label_timer;  /* the first of who waits for labels does so until then */
+    bool heartbeat_begun; /* its labels are watched: see pool_heartbeat.c */
     struct timer heartbeat_timer;
     uint64_t database_commit;  /* where its database ended when it was read; 0: not known */
     bool database_unfinished;  /* it has no pool record: a creation or import did not get so far */

@@ -405,6 +405,7 @@ end(struct pool_closing *closing)
 
     if (closing->for_good && closing->error.code == 0) {
         event_raise(pool->manager, EVENT_INFO, NULL, pool->name, "pool-deleted", "%s",
+                    pool->lost        ? "another host has its disks" :
                     closing->is_clean ? "its disks that are here are free" :
                                         "its disks keep their labels: take them with --force");
     }

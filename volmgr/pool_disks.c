@@ -114,6 +114,7 @@ pool_label_fill(struct pool *pool, struct disk *disk, bool is_open)
 }
 
 static void label_start(struct disk *disk, bool is_open, bool wipe);
+static void label_look_start(struct disk *disk, bool is_open, bool wipe);
 
 static bool
 label_is_awaited(const struct disk *disk)
@@ -164,7 +165,10 @@ static void
 label_written(struct io_op *op)
 {
     struct label_write *write = container_of(op, struct label_write, op);
-    label_ended(container_of(write, struct disk, label_write), op->result);
+    struct disk *disk = container_of(write, struct disk, label_write);
+
+    disk->labelled = disk->labelled || op->result == 0;
+    label_ended(disk, op->result);
 }
 
 static void
@@ -192,9 +196,17 @@ label_begin_work(struct disk *disk)
     disk->busy++;
 }
 
+/*
+ * Of an open pool the label is read first, whoever wants it written: a daemon that was stopped and
+ * goes on must not end a checkpoint, or remove its labels, on what is another host's by now.
+ */
 static void
 label_start(struct disk *disk, bool is_open, bool wipe)
 {
+    if (disk->pool->heartbeat_begun && disk->labelled) {
+        label_look_start(disk, is_open, wipe);
+        return;
+    }
     label_begin_work(disk);
     label_write_start(disk, is_open, wipe);
 }
@@ -218,7 +230,7 @@ look_is_others(const struct disk *disk, struct label *ret_newest)
            (ret_newest->generation > 0 && pool_label_is_others(disk, ret_newest));
 }
 
-/* A heartbeat: whoever reads the label next must not find it written over by us, if it is his. */
+/* Whoever reads the label next must not find it written over by us, if it is his. */
 static void
 label_looked(struct io_op *op)
 {
@@ -236,14 +248,16 @@ label_looked(struct io_op *op)
     if (disk->pool->lost) {
         label_ended(disk, -ESTALE);
     } else {
-        label_write_start(disk, true, false);
+        label_write_start(disk, disk->look_open, disk->look_wipe);
     }
 }
 
 static void
-label_look_start(struct disk *disk)
+label_look_start(struct disk *disk, bool is_open, bool wipe)
 {
     label_begin_work(disk);
+    disk->look_open = is_open;
+    disk->look_wipe = wipe;
     if (disk->look_memory == NULL) {
         size_t alignment = MAX(disk->backend->properties.memory_alignment_bytes,
                                (uint32_t)LABEL_BYTES);
@@ -418,7 +432,7 @@ pool_labels_beat(struct pool *pool)
     for (uint32_t i = 0; i < pool->disk_count; i++) {
         struct disk *disk = pool->disks[i];
         if (disk != NULL && disk->backend != NULL && !disk->label_busy && !disk->joining) {
-            label_look_start(disk);
+            label_look_start(disk, true, false);
         }
     }
 }

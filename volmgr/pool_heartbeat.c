@@ -9,11 +9,12 @@
  * dead or cannot reach the disk; whether it is made sure of that is for the administrator to say.
  *
  * A daemon that was stopped (a paused VM, SIGSTOP) and goes on does not know what happened
- * meanwhile. So each heartbeat reads the label first: when another host has written it, or a later
- * incarnation, the pool has been lost. From that moment on no label, ledger record, checkpoint or
- * block of data is written by us any more, whoever submits it (the guard of the backend refuses),
- * and the volumes answer every request with an error. The daemon of the other host sees it in the
- * same way when two have opened a pool at the same instant.
+ * meanwhile. So whoever writes a label - a heartbeat, a checkpoint, the end of the pool - reads it
+ * first: when another host has written it, or a later incarnation, the pool has been lost. From
+ * that moment on no label, ledger record, checkpoint or block of data is written by us any more,
+ * whoever submits it (the guard of the backend refuses), and the volumes answer every request with
+ * an error. The daemon of the other host sees it in the same way when two have opened a pool at the
+ * same instant.
  *
  * What this cannot do: writes that start between going on and that first look, a heartbeat's
  * interval and a read at most, reach the disk. Only the disk itself can refuse those (persistent
@@ -44,6 +45,7 @@ pool_heartbeat_start(struct pool *pool)
 
     ASSERT_ON_REACTOR(control);
     ASSERT(!pool->lost);
+    pool->heartbeat_begun = true;
     timer_arm(control, &pool->heartbeat_timer, reactor_now_ns(control) + HEARTBEAT_NS,
               heartbeat_due);
 }

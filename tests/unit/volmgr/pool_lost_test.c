@@ -70,6 +70,26 @@ find(struct bench *bench)
     return lookup.ret_volume;
 }
 
+/* The newest label of the disk says that this host has written it last. */
+static bool
+label_is_of(struct bench *bench, uint8_t host)
+{
+    uint8_t guid[GUID_BYTES] = { 0 };
+    struct label newest = { 0 };
+
+    for (uint32_t slot = 0; slot < LABEL_SLOTS; slot++) {
+        uint8_t bytes[LABEL_BYTES];
+        struct label label;
+        sim_disk_peek(disk_of(bench), slot * LABEL_BYTES, bytes, sizeof(bytes));
+        if (label_decode(bytes, &label) == 0 && label.generation > newest.generation) {
+            newest = label;
+        }
+    }
+    guid[0] = host;
+    return newest.generation > 0 && newest.open &&
+           memcmp(newest.host_guid, guid, GUID_BYTES) == 0;
+}
+
 /* Host 1 has pool p open, with a volume; everything is flushed. */
 static struct bench *
 first_host(uint32_t reactor_count)
@@ -188,6 +208,48 @@ a_pool_is_lost_while_it_works(void **state)
     }
 }
 
+/* Before the first heartbeat after it went on it is told to close the pool, or to delete it. */
+static void
+labels_of_the_new_owner_outlive_the_end(void **state)
+{
+    (void)state;
+    for (int for_good = 0; for_good < 2; for_good++) {
+        struct bench *first = first_host(1);
+        struct export_delete unexport = { .name = { .pool = "p", .volume = "one" } };
+
+        if (for_good != 0) {
+            assert_int_equal(bench_export_delete(first, &unexport), 0);
+            assert_int_equal(bench_delete_volume(first, "p/one"), 0);
+            bench_wait_for_jobs(first);
+            bench_pass_time(first, 2 * HEARTBEAT_S);
+        }
+        struct bench *second = bench_create(2, 1);
+        struct disk_argument disks[1] = { { .spec = "/d/0" } };
+        struct pool_import import = { .disks = disks, .disk_count = 1, .force = true };
+        second->host = 2;
+        bench_disk(second, ONE[0], DISK_BYTES);
+        copy_disk(first, second);
+        assert_int_equal(bench_boot(second), 0);
+        assert_int_equal(bench_pool_import(second, &import), 0);
+        assert_true(label_is_of(second, 2));
+        copy_disk(second, first);
+        if (for_good != 0) {
+            struct pool_delete delete = { .name = "p", .force = true };
+            bench_pool_delete(first, &delete);
+            assert_true(label_is_of(first, 2));
+            assert_int_equal(bench_events(first, "pool-lost"), 1);
+            assert_int_equal(bench_shutdown(first), 0);
+        } else {
+            bench_shutdown_answer(first);
+            assert_true(label_is_of(first, 2));
+            bench_kill(first);
+        }
+        bench_free(first);
+        assert_int_equal(bench_shutdown(second), 0);
+        bench_free(second);
+    }
+}
+
 /* A label of ours that could not be written when the pool was opened is no sign of another host. */
 static void
 a_label_of_before_is_no_loss(void **state)
@@ -223,6 +285,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_of_a_lost_pool_is_written),
         cmocka_unit_test(a_pool_is_lost_while_it_works),
+        cmocka_unit_test(labels_of_the_new_owner_outlive_the_end),
         cmocka_unit_test(a_label_of_before_is_no_loss),
     };
     log_set_level(LOG_LEVEL_ERROR - 1);
