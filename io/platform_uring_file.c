@@ -77,6 +77,36 @@ create_file(const char *path, uint32_t flags, uint64_t size_bytes, int *ret_fd, 
     return 0;
 }
 
+/* How often a process, named by its directory in /proc, has this file open. */
+static uint32_t
+count_open(const char *process, const struct stat *wanted)
+{
+    char path[300];
+    snprintf(path, sizeof(path), "/proc/%s/fd", process);
+    DIR *descriptors = opendir(path);
+    struct dirent *descriptor;
+    uint32_t count = 0;
+
+    if (descriptors == NULL) {
+        return 0;
+    }
+    while ((descriptor = readdir(descriptors)) != NULL) {
+        struct stat status;
+        count += descriptor->d_name[0] != '.' &&
+                 fstatat(dirfd(descriptors), descriptor->d_name, &status, 0) == 0 &&
+                 status.st_dev == wanted->st_dev && status.st_ino == wanted->st_ino;
+    }
+    closedir(descriptors);
+    return count;
+}
+
+static int
+refuse_own(const char *path, struct error *error)
+{
+    return error_set(error, -EBUSY,
+                     "%s is in use: this daemon has it open already, for one of its pools", path);
+}
+
 static int
 open_existing(const char *path, uint32_t flags, int *ret_fd, struct error *error)
 {
@@ -90,43 +120,27 @@ open_existing(const char *path, uint32_t flags, int *ret_fd, struct error *error
     /* O_NONBLOCK: a FIFO must not stop us here; it has no effect on files and disks. */
     int fd = open(path, open_flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
-        if (errno == EBUSY) {
+        int code = errno;
+        if (code == EBUSY && stat(path, &status) == 0 && count_open("self", &status) > 0) {
+            return refuse_own(path, error);
+        }
+        if (code == EBUSY) {
             return error_set(error, -EBUSY,
                              "%s is in use: it is mounted, part of another volume manager's "
                              "device, or opened exclusively by another process",
                              path);
         }
-        return error_set(error, -errno, "cannot open %s: %s", path, error_name(errno));
+        return error_set(error, -code, "cannot open %s: %s", path, error_name(code));
     }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
     *ret_fd = fd;
     return 0;
 }
 
-/* Whether a process, named by its directory in /proc, has this file open. */
-static bool
-process_has_open(const char *process, const struct stat *wanted)
-{
-    char path[300];
-    snprintf(path, sizeof(path), "/proc/%s/fd", process);
-    DIR *descriptors = opendir(path);
-    struct dirent *descriptor;
-    bool found = false;
-
-    if (descriptors == NULL) {
-        return false;
-    }
-    while (!found && (descriptor = readdir(descriptors)) != NULL) {
-        struct stat status;
-        found = descriptor->d_name[0] != '.' &&
-                fstatat(dirfd(descriptors), descriptor->d_name, &status, 0) == 0 &&
-                status.st_dev == wanted->st_dev && status.st_ino == wanted->st_ino;
-    }
-    closedir(descriptors);
-    return found;
-}
-
-/* The first other process that has the file open, for the message only; 0 where it is not told. */
+/*
+ * A process that has the file open, for the message only; 0 where it is not told. Others first;
+ * this one has it open in `fd`, too.
+ */
 static long
 find_holder(int fd)
 {
@@ -137,9 +151,12 @@ find_holder(int fd)
 
     while (holder == 0 && processes != NULL && (process = readdir(processes)) != NULL) {
         long pid = strtol(process->d_name, NULL, 10);
-        if (pid > 0 && pid != getpid() && process_has_open(process->d_name, &wanted)) {
+        if (pid > 0 && pid != getpid() && count_open(process->d_name, &wanted) > 0) {
             holder = pid;
         }
+    }
+    if (holder == 0 && processes != NULL && count_open("self", &wanted) > 1) {
+        holder = getpid();
     }
     if (processes != NULL) {
         closedir(processes);
@@ -164,6 +181,9 @@ lock_file(int fd, const char *path, bool read_only, struct error *error)
     }
     if (errno == EAGAIN || errno == EACCES) {
         long holder = find_holder(fd);
+        if (holder == getpid()) {
+            return refuse_own(path, error);
+        }
         if (holder > 0) {
             return error_set(error, -EBUSY, "%s is locked: process %ld has it open", path, holder);
         }

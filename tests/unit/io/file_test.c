@@ -452,7 +452,7 @@ test_loop_properties(void **state)
             ->file_open(test.world.platform, test.open_path, FILE_OPEN_LOCK, 0, &second, &error),
         -EBUSY);
     assert_null(second);
-    assert_non_null(strstr(error.message, "in use"));
+    assert_non_null(strstr(error.message, "this daemon has it open already"));
 }
 
 static void
@@ -467,6 +467,7 @@ test_lock(void **state)
         ops->file_open(test.world.platform, test.path, FILE_OPEN_LOCK, 0, &second, &error), -EBUSY);
     assert_null(second);
     assert_non_null(strstr(error.message, test.path));
+    assert_non_null(strstr(error.message, "this daemon has it open already"));
     error = (struct error){ 0 };
     assert_int_equal(ops->file_open(test.world.platform, test.path,
                                     FILE_OPEN_LOCK | FILE_OPEN_READ_ONLY, 0, &second, &error),
