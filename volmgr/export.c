@@ -686,7 +686,7 @@ static void
 names_answered(struct message *message)
 {
     struct export_names *names = container_of(message, struct export_names, message);
-    reactor_complete(&names->op, 0);
+    reactor_complete(&names->op, names->op.result);
 }
 
 static void
@@ -704,6 +704,7 @@ names_arrived(struct message *message)
                                strlen(export->record.name) + 1);
         }
     }
+    names->op.result = is_opening_pools(names->manager) ? -EAGAIN : 0;
     reactor_send(names->reply_to, &names->message, names_answered);
 }
 

@@ -399,7 +399,7 @@ void manager_export_release(struct manager *manager, struct volume *volume);
  * each NUL-terminated.
  */
 struct export_names {
-    struct io_op op;
+    struct io_op op; /* 0, or -EAGAIN: a pool is still being opened, and there may be more */
     char protocol[16];
     struct export_client client;
     struct byte_buffer ret_names; /* the caller frees it */

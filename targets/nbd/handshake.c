@@ -338,17 +338,21 @@ void
 nbd_handshake_looked_up(struct nbd_connection *conn)
 {
     const struct nbd_handshake *handshake = conn->handshake;
-    bool too_early =
-        handshake->option != NBD_OPT_LIST && handshake->lookup.op.result == -EAGAIN;
+    bool is_list = handshake->option == NBD_OPT_LIST;
+    int status = is_list ? handshake->names.op.result : handshake->lookup.op.result;
 
     ASSERT_ON_REACTOR(conn->shard->reactor);
     ASSERT_OP(conn->state, ==, NBD_STATE_LOOKUP);
     ASSERT(!handshake->waits && !conn->looking_up);
     if (handshake->shutting_down) {
         refuse_for_now(conn, "the server is being shut down");
-    } else if (!too_early) {
+    } else if (status != -EAGAIN) {
         nbd_option_looked_up(conn);
-    } else if (!wait_for_pool(conn)) {
+    } else if (wait_for_pool(conn)) {
+        return;
+    } else if (is_list) {
+        nbd_option_looked_up(conn); /* those that are known: better than none */
+    } else {
         refuse_for_now(conn, "pools are still being opened; try again");
     }
 }

@@ -96,6 +96,20 @@ describe_client(const struct nbd_connection *conn, struct export_client *ret_cli
     }
 }
 
+static void
+ask_for_names(struct nbd_connection *conn)
+{
+    struct export_names *names = &conn->handshake->names;
+
+    byte_buffer_free(&names->ret_names);
+    memset(names, 0, sizeof(*names));
+    snprintf(names->protocol, sizeof(names->protocol), "nbd");
+    describe_client(conn, &names->client);
+    names->op.done = names_found;
+    conn->looking_up = true;
+    manager_export_names(nbd_connection_server(conn)->manager, names);
+}
+
 void
 nbd_option_ask(struct nbd_connection *conn)
 {
@@ -103,6 +117,10 @@ nbd_option_ask(struct nbd_connection *conn)
 
     ASSERT_ON_REACTOR(conn->shard->reactor);
     ASSERT(conn->state == NBD_STATE_LOOKUP && !conn->looking_up);
+    if (conn->handshake->option == NBD_OPT_LIST) {
+        ask_for_names(conn);
+        return;
+    }
     lookup->op.done = looked_up;
     conn->looking_up = true;
     manager_export_lookup(nbd_connection_server(conn)->manager, lookup);
@@ -219,18 +237,10 @@ option_starttls(struct nbd_connection *conn, const uint8_t *data, uint32_t lengt
 static void
 option_list(struct nbd_connection *conn, const uint8_t *data, uint32_t length_bytes)
 {
-    struct export_names *names = &conn->handshake->names;
-
     (void)data;
     (void)length_bytes;
     nbd_connection_enter(conn, NBD_STATE_LOOKUP);
-    byte_buffer_free(&names->ret_names);
-    memset(names, 0, sizeof(*names));
-    snprintf(names->protocol, sizeof(names->protocol), "nbd");
-    describe_client(conn, &names->client);
-    names->op.done = names_found;
-    conn->looking_up = true;
-    manager_export_names(nbd_connection_server(conn)->manager, names);
+    nbd_option_ask(conn);
 }
 
 static void
@@ -241,7 +251,7 @@ list_answered(struct nbd_connection *conn)
     size_t left_bytes = names->ret_names.length_bytes;
     uint8_t reply[4 + sizeof(conn->handshake->lookup.name)];
 
-    if (names->op.result < 0) {
+    if (names->op.result < 0 && names->op.result != -EAGAIN) {
         refuse(conn, NBD_REP_ERR_POLICY, "exports cannot be listed now");
         return;
     }

@@ -182,7 +182,7 @@ static void
 names_answer(struct message *message)
 {
     struct export_names *names = container_of(message, struct export_names, message);
-    reactor_complete(&names->op, 0);
+    reactor_complete(&names->op, names->op.result);
 }
 
 static void
@@ -191,12 +191,17 @@ names_on_control(struct message *message)
     struct export_names *names = container_of(message, struct export_names, message);
     struct manager *manager = names->manager;
 
+    names->op.result = 0;
     if (manager->hold) {
         manager->held_names[manager->held_names_count++] = names;
         return;
     }
     for (uint32_t i = 0; i < manager->volume_count; i++) {
         const char *name = manager->volumes[i]->record.name;
+        if (manager->volumes[i]->lookup_status == -EAGAIN) {
+            names->op.result = -EAGAIN; /* its pool is being opened */
+            continue;
+        }
         byte_buffer_append(&names->ret_names, name, strlen(name) + 1);
     }
     reactor_send(names->reply_to, &names->message, names_answer);

@@ -588,6 +588,45 @@ who_has_waited_is_told_to_try_again(void **state)
     }
 }
 
+/* A name that is not there yet would be taken for one that is gone. */
+static void
+a_list_waits_for_pools(void **state)
+{
+    struct rig rig;
+    uint8_t data[64];
+
+    (void)state;
+    for (int is_late = 0; is_late < 2; is_late++) {
+        uint32_t count = is_late != 0 ? 3 : 4;
+        rig_start_default(&rig);
+        fake_volume_set_lookup_status(rig.disk, -EAGAIN);
+        struct sim_client *client = rig_greet(&rig, RIG_ADDRESS);
+        rig_option(client, NBD_OPT_LIST, NULL, 0);
+        rig_run_for(&rig, 25 * NS_PER_S);
+        rig_expect_silence(&rig, client);
+        if (is_late == 0) {
+            fake_volume_set_lookup_status(rig.disk, 0);
+        }
+        rig_run_for(&rig, is_late != 0 ? 7 * NS_PER_S : 2 * NS_PER_S);
+        for (uint32_t i = 0; i < count; i++) {
+            rig_option_reply(&rig, client, NBD_OPT_LIST, NBD_REP_SERVER, data, sizeof(data));
+        }
+        rig_expect_ack(&rig, client, NBD_OPT_LIST);
+        /* Once; what is served can still be used. */
+        rig_option(client, NBD_OPT_LIST, NULL, 0);
+        for (uint32_t i = 0; i < count; i++) {
+            rig_option_reply(&rig, client, NBD_OPT_LIST, NBD_REP_SERVER, data, sizeof(data));
+        }
+        rig_expect_ack(&rig, client, NBD_OPT_LIST);
+        rig_info_or_go(client, NBD_OPT_INFO, "pool/ro", NULL, 0);
+        rig_option_reply(&rig, client, NBD_OPT_INFO, NBD_REP_INFO, data, sizeof(data));
+        rig_option_reply(&rig, client, NBD_OPT_INFO, NBD_REP_INFO, data, sizeof(data));
+        rig_expect_ack(&rig, client, NBD_OPT_INFO);
+        sim_client_close(client, false);
+        rig_finish(&rig);
+    }
+}
+
 static void
 the_end_does_not_wait_for_pools(void **state)
 {
@@ -596,12 +635,16 @@ the_end_does_not_wait_for_pools(void **state)
     rig_start_default(&rig);
     fake_volume_set_lookup_status(rig.disk, -EAGAIN);
     struct sim_client *client = rig_greet(&rig, RIG_ADDRESS);
+    struct sim_client *lister = rig_greet(&rig, RIG_ADDRESS);
     rig_info_or_go(client, NBD_OPT_GO, "pool/disk", NULL, 0);
+    rig_option(lister, NBD_OPT_LIST, NULL, 0);
     rig_run_for(&rig, 5 * NS_PER_S);
     rig_begin_stop(&rig, 10 * NS_PER_S);
     rig_run_for(&rig, NS_PER_S / 2);
     rig_expect_option_error(&rig, client, NBD_OPT_GO, NBD_REP_ERR_SHUTDOWN);
     rig_expect_end(&rig, client);
+    rig_expect_option_error(&rig, lister, NBD_OPT_LIST, NBD_REP_ERR_SHUTDOWN);
+    rig_expect_end(&rig, lister);
     assert_true(rig.stopped);
     rig_finish(&rig);
 }
@@ -693,6 +736,7 @@ main(void)
         cmocka_unit_test(clients_leave_at_any_time),
         cmocka_unit_test(unknown_exports_wait_for_pools),
         cmocka_unit_test(who_has_waited_is_told_to_try_again),
+        cmocka_unit_test(a_list_waits_for_pools),
         cmocka_unit_test(the_end_does_not_wait_for_pools),
         cmocka_unit_test(options_sent_without_waiting),
         cmocka_unit_test(connections_are_limited),

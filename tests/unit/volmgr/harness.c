@@ -98,9 +98,9 @@ bench_wait(struct bench *bench, const bool *flag)
     return sim_run_until(bench->sim, flag_is_set, (void *)(uintptr_t)flag, WAIT_S * NS_PER_S);
 }
 
-static void
-run_on(struct bench *bench, struct reactor *reactor, void (*function)(void *argument),
-       void *argument)
+void
+bench_run_on(struct bench *bench, struct reactor *reactor, void (*function)(void *argument),
+             void *argument)
 {
     struct call call = { .function = function, .argument = argument };
 
@@ -174,7 +174,7 @@ operation_forget(struct control *control)
     {                                                                                              \
         struct name##_call call = { bench, operation };                                            \
         operation_prepare(&operation->control, ret_done);                                          \
-        run_on(bench, bench->reactors[0], name##_begin, &call);                                    \
+        bench_run_on(bench, bench->reactors[0], name##_begin, &call);                              \
     }                                                                                              \
     int bench_##name(struct bench *bench, struct name *operation)                                  \
     {                                                                                              \
@@ -220,7 +220,7 @@ bench_commit(struct bench *bench, const struct byte_buffer *batch)
 {
     struct commit_call call = { .bench = bench, .commit = { .batch = batch, .sync = true } };
 
-    run_on(bench, bench->reactors[0], commit_begin, &call);
+    bench_run_on(bench, bench->reactors[0], commit_begin, &call);
     int result = bench_wait(bench, &call.done);
     ASSERT(result == 0);
 }
@@ -532,7 +532,7 @@ bench_shutdown(struct bench *bench)
     bool done = false;
 
     operation_prepare(&call.shutdown.control, &done);
-    run_on(bench, bench->reactors[0], shutdown_begin, &call);
+    bench_run_on(bench, bench->reactors[0], shutdown_begin, &call);
     int result = bench_wait(bench, &done);
     ASSERT(result == 0);
     bench->error = call.shutdown.control.error;
@@ -555,7 +555,7 @@ bench_shutdown_answer(struct bench *bench)
     bool done = false;
 
     operation_prepare(&call.shutdown.control, &done);
-    run_on(bench, bench->reactors[0], shutdown_begin, &call);
+    bench_run_on(bench, bench->reactors[0], shutdown_begin, &call);
     int result = bench_wait(bench, &done);
     if (result < 0) {
         ASSERT(result == -ECANCELED);
@@ -685,7 +685,7 @@ bench_lookup(struct bench *bench, uint32_t from, const char *name,
 
     snprintf(call.lookup.name, sizeof(call.lookup.name), "%s", name);
     call.lookup.op.done = lookup_done;
-    run_on(bench, bench->reactors[from], lookup_begin, &call);
+    bench_run_on(bench, bench->reactors[from], lookup_begin, &call);
     int result = bench_wait(bench, &call.done);
     if (result == -ECANCELED) {
         return result;
@@ -713,7 +713,7 @@ void
 bench_release(struct bench *bench, struct volume *volume)
 {
     struct volume_call call = { .bench = bench, .volume = volume };
-    run_on(bench, bench->reactors[0], release_begin, &call);
+    bench_run_on(bench, bench->reactors[0], release_begin, &call);
 }
 
 static void
@@ -727,7 +727,7 @@ int
 bench_attach(struct bench *bench, struct volume *volume, struct volume_session *session)
 {
     struct volume_call call = { .bench = bench, .volume = volume, .session = session };
-    run_on(bench, volume_reactor(volume), attach_begin, &call);
+    bench_run_on(bench, volume_reactor(volume), attach_begin, &call);
     return call.result;
 }
 
@@ -742,7 +742,7 @@ void
 bench_detach(struct bench *bench, struct volume_session *session)
 {
     struct volume_call call = { .bench = bench, .session = session };
-    run_on(bench, volume_reactor(session->volume), detach_begin, &call);
+    bench_run_on(bench, volume_reactor(session->volume), detach_begin, &call);
 }
 
 /* ---- requests ---- */
@@ -790,7 +790,7 @@ bench_io_begin(struct bench *bench, struct volume *volume, enum volume_operation
     call->request.iov_count = data != NULL ? 1 : 0;
     call->request.reply = io_replied;
     call->request.release = io_released;
-    run_on(bench, volume_reactor(volume), io_begin, call);
+    bench_run_on(bench, volume_reactor(volume), io_begin, call);
     return call;
 }
 

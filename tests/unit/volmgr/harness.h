@@ -100,6 +100,9 @@ void bench_power_cut(struct bench *bench, enum sim_cut_mode mode);
 
 /* Run until *flag. 0, or what sim_run_until() says. */
 int bench_wait(struct bench *bench, const bool *flag);
+/* Run until the function has been called on this reactor. */
+void bench_run_on(struct bench *bench, struct reactor *reactor, void (*function)(void *argument),
+                  void *argument);
 /* Let `seconds` of virtual time pass. */
 void bench_pass_time(struct bench *bench, uint32_t seconds);
 

@@ -556,6 +556,39 @@ ids_are_never_used_again(void **state)
     bench_free(bench);
 }
 
+struct names_call {
+    struct bench *bench;
+    struct export_names names;
+    bool done;
+};
+
+static void
+names_done(struct io_op *op)
+{
+    struct export_names *names = container_of(op, struct export_names, op);
+    container_of(names, struct names_call, names)->done = true;
+}
+
+static void
+names_begin(void *argument)
+{
+    struct names_call *call = argument;
+    manager_export_names(call->bench->manager, &call->names);
+}
+
+/* The names of the exports, each with its NUL; free what they are in. Returns the result. */
+static int
+find_names(struct bench *bench, struct byte_buffer *ret_names)
+{
+    struct names_call call = { .bench = bench, .names = { .protocol = "nbd" } };
+
+    call.names.op.done = names_done;
+    bench_run_on(bench, bench->reactors[1], names_begin, &call);
+    assert_int_equal(bench_wait(bench, &call.done), 0);
+    *ret_names = call.names.ret_names;
+    return call.names.op.result;
+}
+
 /* A host that reconnects meanwhile would take "there is no such export" for a deleted one. */
 static void
 an_export_is_not_unknown_while_a_pool_is_being_opened(void **state)
@@ -563,6 +596,7 @@ an_export_is_not_unknown_while_a_pool_is_being_opened(void **state)
     struct bench *bench = bench_with_pool(2);
     struct sim_fault fault = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_READ };
     struct export_lookup lookup;
+    struct byte_buffer names;
 
     (void)state;
     assert_int_equal(bench_make_volume(bench, "p/v", 16 * MIB), 0);
@@ -573,6 +607,8 @@ an_export_is_not_unknown_while_a_pool_is_being_opened(void **state)
     assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_OPENING);
     assert_int_equal(bench_lookup(bench, 1, "p/v", &lookup), -EAGAIN);
     assert_int_equal(bench_lookup(bench, 1, "", &lookup), -EAGAIN);
+    assert_int_equal(find_names(bench, &names), -EAGAIN);
+    assert_int_equal(names.length_bytes, 0);
     sim_disk_clear_faults(sim_disk_find(bench->sim, "/d/0"));
     sim_disk_release(sim_disk_find(bench->sim, "/d/0"));
     bench_pass_time(bench, 5);
@@ -581,6 +617,9 @@ an_export_is_not_unknown_while_a_pool_is_being_opened(void **state)
     bench_release(bench, lookup.ret_volume);
     assert_int_equal(bench_lookup(bench, 1, "p/w", &lookup), -ENOENT);
     assert_int_equal(bench_lookup(bench, 1, "", &lookup), -ENOENT);
+    assert_int_equal(find_names(bench, &names), 0);
+    assert_int_equal(names.length_bytes, sizeof("p/v"));
+    byte_buffer_free(&names);
     assert_int_equal(bench_shutdown(bench), 0);
     bench_free(bench);
 }
