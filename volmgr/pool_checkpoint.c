@@ -4,15 +4,20 @@
  *
  * THEORY OF OPERATION
  *
- * When enough of the ledger has been used since the last checkpoint, extents are taken from the
- * metadata reserve (recorded durably), the database is written to them from a snapshot while
- * commits go on, the labels of all disks are made to name it in place of the older of the two that
- * they name, and then that is recorded, the extents of the one that was replaced go back to the
- * pool, and the ledger is released up to the older of the two that remain. So whatever is lost, two
- * checkpoints with the ledger behind the older one bring everything back.
+ * When enough of the ledger has been used since the last checkpoint, slots are taken from the
+ * metadata reserve, the database is written to them from a snapshot while commits go on, they are
+ * recorded durably as extents, the labels of all disks are made to name it in place of the older of
+ * the two that they name, and then that is recorded, the extents of the one that was replaced go
+ * back to the pool, and the ledger is released up to the older of the two that remain. So whatever
+ * is lost, two checkpoints with the ledger behind the older one bring everything back.
+ *
+ * Until it is whole its slots are free ones to whoever opens the pool next, and a checkpoint that
+ * cannot be written has committed nothing: the share of the ledger that is kept for checkpoints
+ * lasts however often they fail.
  *
  * Invariants
- *  KP1  A checkpoint that a label may name is complete, and its extents are not used otherwise.
+ *  KP1  A checkpoint that a label may name is complete, and its extents are recorded, and not used
+ *       otherwise.
  *  KP2  The ledger is released only up to the older one of two complete checkpoints.
  *  KP3  After a crash every extent of state CHECKPOINT is one of a recorded checkpoint, or is given
  *       back at open.
@@ -34,9 +39,9 @@
 #define POOL_CHECKPOINT_PHASES(X)                                                                  \
     X(TAKE_SLOTS)                                                                                  \
     X(MAKE_ROOM)                                                                                   \
-    X(RECORD_EXTENTS)                                                                              \
     X(WRITE)                                                                                       \
     X(WRITTEN)                                                                                     \
+    X(RECORD_EXTENTS)                                                                              \
     X(WRITE_LABELS)                                                                                \
     X(RECORD)                                                                                      \
     X(RELEASE)                                                                                     \
@@ -77,7 +82,8 @@ struct pool_checkpointing {
     uint32_t part_count;
     struct checkpoint_part *parts;
     uint64_t first_extent; /* of part_count consecutive ones */
-    bool recorded;         /* the extents are, and must be given back if this fails */
+    bool recorded;         /* the slots are extents, to be given back if this fails */
+    bool is_named;         /* unless a label may name it */
     struct backend_io *ios;
     struct checkpoint_write write;
     struct commit_request commit;
@@ -161,16 +167,22 @@ take_second(struct pool *pool, struct extent_place first, struct extent_place *r
     return found;
 }
 
+/* Those of all parts but the first `kept`, which are not recorded. */
 static void
-free_slots(struct pool_checkpointing *checkpointing)
+free_slots(struct pool_checkpointing *checkpointing, uint32_t kept)
 {
-    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
+    struct allocator *allocator = &checkpointing->pool->allocator;
+
+    ASSERT(!checkpointing->recorded);
+    for (uint32_t i = kept; i < checkpointing->part_count; i++) {
         struct checkpoint_part *part = &checkpointing->parts[i];
         for (uint32_t copy = 0; copy < part->copy_count; copy++) {
-            allocator_free_slot(&checkpointing->pool->allocator, part->copies[copy].place);
+            allocator_free_slot(allocator, part->copies[copy].place);
         }
+        ASSERT_OP(allocator->metadata_extents, >, 0u);
+        allocator->metadata_extents--;
     }
-    checkpointing->part_count = 0;
+    checkpointing->part_count = kept;
 }
 
 static bool
@@ -207,7 +219,7 @@ take_good_parts(struct pool_checkpointing *checkpointing)
         }
     }
     if (!taken) {
-        free_slots(checkpointing);
+        free_slots(checkpointing, 0);
         checkpointing->part_count = wanted;
         taken = take_parts(checkpointing);
     }
@@ -228,6 +240,7 @@ take_parts(struct pool_checkpointing *checkpointing)
         }
         place_of(pool, place, &part->copies[0]);
         part->copy_count = 1;
+        pool->allocator.metadata_extents++;
         if (take_second(pool, part->copies[0].place, &place)) {
             place_of(pool, place, &part->copies[1]);
             part->copy_count = COPIES;
@@ -270,7 +283,7 @@ take_slots(struct pool_checkpointing *checkpointing)
     checkpointing->parts = calloc(checkpointing->part_count, sizeof(*checkpointing->parts));
     ASSERT(checkpointing->parts != NULL);
     if (!take_good_parts(checkpointing)) {
-        free_slots(checkpointing);
+        free_slots(checkpointing, 0);
         return machine_fail(machine, -ENOSPC, "the pool has no room for it");
     }
     return MACHINE_NEXT;
@@ -485,35 +498,7 @@ add_extent(struct pool_checkpointing *checkpointing, const struct checkpoint_par
     extent->releasing = false;
     extent->source = NULL;
     extent->state = EXTENT_STATE_CHECKPOINT;
-    pool->allocator.metadata_extents++;
     schema_put_extent(&checkpointing->batch, id, &record, pool->grains_per_extent);
-}
-
-static enum machine_step
-record_extents(struct pool_checkpointing *checkpointing)
-{
-    struct machine *machine = &checkpointing->machine;
-    struct pool *pool = checkpointing->pool;
-
-    timer_disarm(pool->manager->control, &checkpointing->watchdog);
-    int result = checkpointing->given_up ? -ECANCELED : leave_out_copies(checkpointing);
-    if (result < 0) {
-        free_slots(checkpointing);
-        return machine_fail(machine, result, "its disks have no room for it: %s",
-                            error_name(result));
-    }
-    byte_buffer_clear(&checkpointing->batch);
-    checkpointing->first_extent = pool->record.next_extent;
-    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
-        add_extent(checkpointing, &checkpointing->parts[i]);
-    }
-    checkpointing->recorded = true;
-    checkpointing->commit.has_numbers = true;
-    checkpointing->commit.batch = &checkpointing->batch;
-    checkpointing->commit.urgent = true;
-    machine_arm(machine, &checkpointing->commit.op, commit_done);
-    committer_submit(pool, &checkpointing->commit);
-    return machine_wait(machine);
 }
 
 /* ---- the checkpoint itself ---- */
@@ -531,9 +516,11 @@ write_out(struct pool_checkpointing *checkpointing)
     struct machine *machine = &checkpointing->machine;
     struct pool *pool = checkpointing->pool;
 
-    if (machine->status < 0) {
-        return machine_fail(machine, machine->status, "its extents cannot be recorded: %s",
-                            error_name(machine->status));
+    timer_disarm(pool->manager->control, &checkpointing->watchdog);
+    int result = checkpointing->given_up ? -ECANCELED : leave_out_copies(checkpointing);
+    if (result < 0) {
+        return machine_fail(machine, result, "its disks have no room for it: %s",
+                            error_name(result));
     }
     checkpointing->write = (struct checkpoint_write){
         .store = pool->store,
@@ -562,9 +549,9 @@ written(struct pool_checkpointing *checkpointing)
     }
     if (machine->status == -ENOSPC && !is_unwanted(pool)) {
         /* The estimate was too small: with twice as many. */
-        give_back_range(pool, checkpointing->first_extent, checkpointing->part_count);
-        checkpointing->recorded = false;
-        checkpointing->part_count *= 2;
+        uint32_t wanted = checkpointing->part_count * 2;
+        free_slots(checkpointing, 0);
+        checkpointing->part_count = wanted;
         return machine_goto(machine, CHECKPOINT_TAKE_SLOTS);
     }
     if (machine->status < 0) {
@@ -576,6 +563,26 @@ written(struct pool_checkpointing *checkpointing)
     }
     job_progress(checkpointing->job, 90);
     return MACHINE_NEXT;
+}
+
+static enum machine_step
+record_extents(struct pool_checkpointing *checkpointing)
+{
+    struct pool *pool = checkpointing->pool;
+
+    free_slots(checkpointing, checkpointing->write.ret_part_count); /* the estimate was too large */
+    byte_buffer_clear(&checkpointing->batch);
+    checkpointing->first_extent = pool->record.next_extent;
+    for (uint32_t i = 0; i < checkpointing->part_count; i++) {
+        add_extent(checkpointing, &checkpointing->parts[i]);
+    }
+    checkpointing->recorded = true;
+    checkpointing->commit.has_numbers = true;
+    checkpointing->commit.batch = &checkpointing->batch;
+    checkpointing->commit.urgent = true;
+    machine_arm(&checkpointing->machine, &checkpointing->commit.op, commit_done);
+    committer_submit(pool, &checkpointing->commit);
+    return machine_wait(&checkpointing->machine);
 }
 
 /* The slot of the older one; of an empty one first. */
@@ -592,7 +599,11 @@ write_labels(struct pool_checkpointing *checkpointing)
     struct pool *pool = checkpointing->pool;
     const struct checkpoint_write *write = &checkpointing->write;
 
-    ASSERT_OP(write->ret_part_count, <=, checkpointing->part_count);
+    if (machine->status < 0) {
+        return machine_fail(machine, machine->status, "its extents cannot be recorded: %s",
+                            error_name(machine->status));
+    }
+    ASSERT_OP(write->ret_part_count, ==, checkpointing->part_count);
     checkpointing->slot = older_slot(pool);
     struct pool_checkpoint *checkpoint = &pool->checkpoints[checkpointing->slot];
     checkpointing->before = *checkpoint;
@@ -623,7 +634,7 @@ record(struct pool_checkpointing *checkpointing)
 
     /* A label that was not written names an older one, which an import finds gone or outdated. */
     if (pool_labels_good(pool) == 0) {
-        checkpointing->recorded = false; /* some label may name it all the same */
+        checkpointing->is_named = true; /* some label may do so all the same */
         int status = machine->status < 0 ? machine->status : -ETIMEDOUT; /* none answers */
         return machine_fail(machine, status, "no label can be written: %s", error_name(status));
     }
@@ -642,15 +653,12 @@ release(struct pool_checkpointing *checkpointing)
 {
     struct machine *machine = &checkpointing->machine;
     struct pool *pool = checkpointing->pool;
-    uint32_t unused = checkpointing->part_count - checkpointing->write.ret_part_count;
 
     if (machine->status < 0) {
-        checkpointing->recorded = false; /* labels name it */
+        checkpointing->is_named = true;
         return machine_fail(machine, machine->status, "it cannot be recorded: %s",
                             error_name(machine->status));
     }
-    give_back_range(pool, checkpointing->first_extent + checkpointing->write.ret_part_count,
-                    unused);
     give_back_range(pool, checkpointing->before.first_extent,
                     checkpointing->before.extent_count);
     uint64_t older = pool->checkpoints[older_slot(pool)].commit;
@@ -667,9 +675,14 @@ release(struct pool_checkpointing *checkpointing)
 static enum machine_step
 undo(struct pool_checkpointing *checkpointing)
 {
+    if (checkpointing->is_named) {
+        return MACHINE_NEXT; /* KP1: they stay what they are until the pool is opened again */
+    }
     if (checkpointing->recorded) {
         give_back_range(checkpointing->pool, checkpointing->first_extent,
                         checkpointing->part_count);
+    } else {
+        free_slots(checkpointing, 0);
     }
     return MACHINE_NEXT;
 }
@@ -685,12 +698,12 @@ checkpoint_phase(struct machine *machine, uint32_t phase)
         return take_slots(checkpointing);
     case CHECKPOINT_MAKE_ROOM:
         return make_room(checkpointing);
-    case CHECKPOINT_RECORD_EXTENTS:
-        return record_extents(checkpointing);
     case CHECKPOINT_WRITE:
         return write_out(checkpointing);
     case CHECKPOINT_WRITTEN:
         return written(checkpointing);
+    case CHECKPOINT_RECORD_EXTENTS:
+        return record_extents(checkpointing);
     case CHECKPOINT_WRITE_LABELS:
         return write_labels(checkpointing);
     case CHECKPOINT_RECORD:

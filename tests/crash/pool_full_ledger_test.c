@@ -373,12 +373,53 @@ a_pool_with_a_full_ledger_is_closed_in_order(void **state)
     bench_free(bench);
 }
 
+/*
+ * No checkpoint can be written for hours, and each try costs nothing of what is kept for one in the
+ * ledger: when the disks are good again the next one makes room.
+ */
+static void
+checkpoints_that_fail_use_up_nothing(void **state)
+{
+    (void)state;
+    static const char *const paths[] = { "/d/0", "/d/1" };
+    struct volume *one = NULL;
+    struct bench *bench = bench_with_tiers(&one);
+    struct sim_fault fault = {
+        .action = SIM_FAULT_ERROR,
+        .kinds = 1u << FILE_IO_WRITE,
+        .offset_bytes = 5 * MIB, /* behind the labels and the ledger */
+        .length_bytes = 50 * MIB,
+    };
+    struct volume_resize resize = { .name = { "p", "one" }, .size_bytes = GIB };
+    bool done = true;
+
+    for (uint32_t i = 0; i < ARRAY_SIZE(paths); i++) {
+        sim_disk_add_fault(sim_disk_find(bench->sim, paths[i]), &fault);
+    }
+    while (done) {
+        resize.size_bytes += MIB;
+        bench_volume_resize_start(bench, &resize, &done);
+        sim_run_until(bench->sim, flag_is_set, &done, NS_PER_S);
+    }
+    uint32_t failed = bench_events(bench, "checkpoint-failed");
+    bench_pass_time(bench, 3 * 3600);
+    assert_false(done);
+    assert_true(bench_events(bench, "checkpoint-failed") > failed + 500);
+    for (uint32_t i = 0; i < ARRAY_SIZE(paths); i++) {
+        sim_disk_clear_faults(sim_disk_find(bench->sim, paths[i]));
+    }
+    assert_int_equal(sim_run_until(bench->sim, flag_is_set, &done, 60 * NS_PER_S), 0);
+    assert_int_equal(resize.control.error.code, 0);
+    end_clean(bench);
+}
+
 int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_operation_that_finds_the_ledger_full_ends),
         cmocka_unit_test(a_pool_with_a_full_ledger_is_closed_in_order),
+        cmocka_unit_test(checkpoints_that_fail_use_up_nothing),
         cmocka_unit_test(every_operation_ends_whatever_one_disk_does),
     };
     if (argc > 2) {
