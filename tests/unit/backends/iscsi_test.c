@@ -256,7 +256,11 @@ test_hang_and_go_on(void **state)
     kill(fixture->tgtd.pid, SIGSTOP);
     io_start(world, disk, &io, BACKEND_WRITE, 0, data, 1 << 20);
     io.io.timeout_ns = 200 * NS_PER_MS;
-    support_pump(world, 600);
+    uint64_t end_ms = support_now_ms() + 20000;
+    while (io.overdue_calls == 0 && support_now_ms() < end_ms) {
+        support_pump(world, 20);
+    }
+    support_pump(world, 400);
     assert_false(io.ended);
     assert_int_equal(io.overdue_calls, 1);
     kill(fixture->tgtd.pid, SIGCONT);
@@ -293,7 +297,9 @@ test_outage(void **state)
         support_pump(world, 20);
     }
     assert_true(lun->is_down);
-    support_pump(world, 20);
+    while (!(read.ended && flush.ended) && support_now_ms() < end_ms) {
+        support_pump(world, 20);
+    }
     /* What cannot take effect any more has failed; the write may, and has not. */
     assert_true(read.ended && flush.ended);
     assert_int_equal(read.io.op.result, -EHOSTDOWN);
