@@ -72,6 +72,12 @@ static const struct config_key keys[] = {
     { "daemon", "spin_us", CONFIG_TYPE_NUMBER, AT(daemon.spin_us), 0, 1000, NULL, "50",
       "How many microseconds a reactor that has nothing to do looks for work before it sleeps,\n"
       "at most; 0 saves power and costs latency." },
+    { "daemon", "poll_us", CONFIG_TYPE_NUMBER, AT(daemon.poll_us), 0, 1000, NULL, "200",
+      "The same while disks work for it: a disk answers soon, and to be woken takes tens of\n"
+      "microseconds on many machines. Polls that do not pay become rare by themselves. 0: as\n"
+      "spin_us." },
+    { "daemon", "poll_percent", CONFIG_TYPE_NUMBER, AT(daemon.poll_percent), 1, 100, NULL, "80",
+      "How much of its time a reactor may spend in this way at most." },
     { "daemon", "buffer_memory", CONFIG_TYPE_SIZE, AT(daemon.buffer_bytes), 64 * MIB, 64 * GIB,
       NULL, "64M", "Payload memory of each reactor." },
     { "daemon", "lock_memory", CONFIG_TYPE_CHOICE, AT(daemon.lock_memory), 0, 0, switches, "auto",

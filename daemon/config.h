@@ -51,6 +51,8 @@ struct config {
         uint64_t reactors;  /* 0: one per CPU that we may use */
         uint64_t pin_reactors;
         uint64_t spin_us;
+        uint64_t poll_us;
+        uint64_t poll_percent;
         uint64_t buffer_bytes; /* per reactor */
         uint64_t lock_memory; /* enum config_switch */
         char volatile_directory[CONFIG_TEXT_SIZE]; /* empty: chosen by runtime.c */

@@ -36,6 +36,7 @@ enum option_id {
     OPTION_NBD,
     OPTION_NBD_UNIX,
     OPTION_REACTORS,
+    OPTION_POLL_US,
     OPTION_LOG_LEVEL,
     OPTION_ACCEPT_LOSS,
     OPTION_FOREGROUND,
@@ -54,6 +55,7 @@ static const struct option options[] = {
     { "nbd", required_argument, NULL, OPTION_NBD },
     { "nbd-unix", required_argument, NULL, OPTION_NBD_UNIX },
     { "reactors", required_argument, NULL, OPTION_REACTORS },
+    { "poll-us", required_argument, NULL, OPTION_POLL_US },
     { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
     { "accept-loss", no_argument, NULL, OPTION_ACCEPT_LOSS },
     { "foreground", no_argument, NULL, OPTION_FOREGROUND },
@@ -179,6 +181,9 @@ parse_second(int argc, char **argv, struct config *config)
             break;
         case OPTION_REACTORS:
             result = take_key(config, "daemon", "reactors", optarg);
+            break;
+        case OPTION_POLL_US:
+            result = take_key(config, "daemon", "poll_us", optarg);
             break;
         case OPTION_LOG_LEVEL:
             result = take_key(config, "daemon", "log_level", optarg);

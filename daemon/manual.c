@@ -18,6 +18,8 @@ const char manual_usage[] =
     "                      be repeated. Without it no TCP port is opened\n"
     "  --nbd-unix PATH     serve NBD at this unix socket (default DIR/nbd.sock; none: not at all)\n"
     "  --reactors N        threads that serve I/O (default: one for each CPU)\n"
+    "  --poll-us N         how long such a thread looks for the answer of a disk before it\n"
+    "                      sleeps, at most (default 200; 0: as for all else; --print-config)\n"
     "  --log-level LEVEL   error, warning, notice, info or debug\n"
     "  --accept-loss       open volumes whose volatile journal is gone although this machine has\n"
     "                      not been restarted: what was acknowledged and not flushed is lost\n"

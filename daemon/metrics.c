@@ -359,6 +359,12 @@ static const struct counter_offset reactor_counters[] = {
       offsetof(struct reactor_statistics, busy_ns) },
     { "reactor_spin_seconds_total", "Time looking for work without sleeping.",
       offsetof(struct reactor_statistics, spin_ns) },
+    { "reactor_poll_seconds_total", "Part of that while disks worked for it.",
+      offsetof(struct reactor_statistics, poll_ns) },
+    { "reactor_polls_total", "Times that it did that.",
+      offsetof(struct reactor_statistics, polls) },
+    { "reactor_poll_hits_total", "Times that it found work in time.",
+      offsetof(struct reactor_statistics, poll_hits) },
     { "reactor_sleep_seconds_total", "Time asleep.",
       offsetof(struct reactor_statistics, sleep_ns) },
 };

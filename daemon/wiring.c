@@ -125,6 +125,8 @@ create_reactors(struct node *node, struct error *error)
             .id = i,
             .buffer_pool_bytes = node->config.daemon.buffer_bytes,
             .spin_us_max = (uint32_t)node->config.daemon.spin_us,
+            .poll_us_max = (uint32_t)node->config.daemon.poll_us,
+            .poll_percent_max = (uint32_t)node->config.daemon.poll_percent,
             .cpu = pin ? cpus[i] : -1,
         };
         int result = reactor_create(node->platform, &options, &node->reactors[i], error);

@@ -328,8 +328,7 @@ submit_transfer(struct io_engine *engine, struct file_io *io)
         return;
     }
     bool is_read = io->kind == FILE_IO_READ;
-    struct io_uring_sqe *entry = is_read ? engine_get_entry(engine, io, TAG_READ)
-                                         : engine_get_entry(engine, &io->op, TAG_OP);
+    struct io_uring_sqe *entry = engine_get_entry(engine, io, is_read ? TAG_READ : TAG_WRITE);
     int fd = io->file->fd;
 
     if (io->iov_count > 1 || io->iov[0].iov_len > UINT32_MAX) {

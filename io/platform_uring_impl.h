@@ -23,13 +23,13 @@
 
 enum completion_tag {
     TAG_OP = 0,      /* an io_op: the result is passed on */
-    TAG_IGNORE = 1,  /* of a cancellation: nobody waits for it */
-    TAG_WAKE = 2,    /* the engine's eventfd */
+    TAG_ENGINE = 1,  /* the engine's own: its eventfd, or a cancellation that nobody waits for */
+    TAG_WRITE = 2,   /* a file_io that writes: a transfer */
     TAG_RECEIVE = 3, /* a socket_io; the result is bytes */
     TAG_SEND = 4,    /* a socket_io whose socket is writable */
     TAG_ACCEPT = 5,  /* a socket_accept; the result is a descriptor */
     TAG_ZEROES = 6,  /* a file_io that may have to be tried again in another way */
-    TAG_READ = 7,    /* an io_op, of a file_io that reads: as TAG_OP, and its data is fetched */
+    TAG_READ = 7,    /* a file_io that reads: a transfer, and its data is fetched */
     TAG_MASK = 7
 };
 
@@ -39,6 +39,7 @@ enum {
     ENGINE_REGIONS_MAX = 16,
     /* Transfers that are handed over together, and completions that are taken together. */
     ENGINE_BATCH = 4,
+    ENGINE_HELD_MAX = 256, /* a power of two */
     ENGINE_REGION_BYTES_MAX = 1 << 30, /* what the kernel takes as one registered buffer */
 };
 
@@ -67,6 +68,13 @@ struct io_engine {
     int wake_fd;
     bool wake_armed;
     uint32_t transfers_queued; /* since something was handed over */
+    /* Transfers that have ended and wait for their turn: a ring of what the kernel has told. */
+    uint32_t held_first;
+    uint32_t held_count;
+    struct {
+        uint64_t user_data;
+        int32_t result;
+    } held[ENGINE_HELD_MAX];
     uint32_t region_count;
     bool regions_registered;
     struct iovec regions[ENGINE_REGIONS_MAX]; /* the index is the ring's buffer index */

@@ -40,6 +40,8 @@ reactor_create(struct platform *platform, const struct reactor_options *options,
         .id = options->id,
         .cpu = options->cpu,
         .spin = { .spin_ns_max = options->spin_us_max * NS_PER_US },
+        .poll = { .spin_ns_max = options->poll_us_max * NS_PER_US },
+        .poll_percent = options->poll_percent_max,
     };
     int result = platform->ops->engine_open(platform, reactor, &reactor->engine, error);
     if (result < 0) {
@@ -155,7 +157,7 @@ account(struct reactor *reactor, uint64_t *bucket)
 static bool
 has_work(struct reactor *reactor)
 {
-    return reactor->ready_first != NULL || reactor->hook_first != NULL ||
+    return reactor->ready_first != NULL || reactor->hook_first != NULL || reactor->more ||
            !mailbox_empty(&reactor->mailbox) ||
            atomic_load_explicit(&reactor->stop, memory_order_acquire);
 }
@@ -179,12 +181,45 @@ spin_for_work(struct reactor *reactor, uint64_t until_ns)
     }
 }
 
+/* How long may be polled at `now_ns` without more than the configured share of the time. */
+static uint64_t
+poll_left(struct reactor *reactor, uint64_t now_ns)
+{
+    uint64_t share_ns = POLL_WINDOW_NS / 100 * reactor->poll_percent;
+
+    if (now_ns - reactor->poll_window_ns >= POLL_WINDOW_NS) {
+        reactor->poll_window_ns = now_ns;
+        reactor->poll_spent_ns = 0;
+    }
+    return share_ns > reactor->poll_spent_ns ? share_ns - reactor->poll_spent_ns : 0;
+}
+
+/* Spin for up to `spin_ns`. Returns whether work was found; the time is accounted for. */
+static bool
+spin_or_poll(struct reactor *reactor, bool polling, uint64_t start_ns, uint64_t spin_ns,
+             uint64_t *ret_now_ns)
+{
+    struct reactor_statistics *statistics = &reactor->statistics;
+    bool hit = spin_for_work(reactor, start_ns + spin_ns);
+    uint64_t now_ns = account(reactor, &statistics->spin_ns);
+
+    if (polling) {
+        reactor->poll_spent_ns += now_ns - start_ns;
+        statistics->poll_ns += now_ns - start_ns;
+        statistics->polls++;
+        statistics->poll_hits += hit ? 1 : 0;
+    }
+    *ret_now_ns = now_ns;
+    return hit;
+}
+
 /* Nothing is ready: hand over what was submitted, spin if that has paid lately, then sleep. */
 static bool
 wait_for_work(struct reactor *reactor, uint64_t wait_ns)
 {
     const struct platform_ops *ops = reactor->platform->ops;
-    struct spin_state *spin = &reactor->spin;
+    bool polling = reactor->transfers > 0 && reactor->poll.spin_ns_max > 0;
+    struct spin_state *spin = polling ? &reactor->poll : &reactor->spin;
     struct reactor_statistics *statistics = &reactor->statistics;
     uint64_t start_ns =
         account(reactor, reactor->worked ? &statistics->busy_ns : &statistics->spin_ns);
@@ -192,13 +227,15 @@ wait_for_work(struct reactor *reactor, uint64_t wait_ns)
     if (first != NULL) {
         wait_ns = MIN(wait_ns, first->due_ns > start_ns ? first->due_ns - start_ns : 0);
     }
-    bool try_spin = spin_wanted(spin) && wait_ns > 0;
+    uint64_t spin_ns = MIN(wait_ns, spin->spin_ns_max);
+    if (polling) {
+        spin_ns = MIN(spin_ns, poll_left(reactor, start_ns));
+    }
+    bool try_spin = spin_wanted(spin) && spin_ns > 0;
     bool hit = false;
     uint64_t now_ns = start_ns;
     if (try_spin) {
-        uint64_t spin_ns = MIN(wait_ns, spin->spin_ns_max);
-        hit = spin_for_work(reactor, start_ns + spin_ns);
-        now_ns = account(reactor, &statistics->spin_ns);
+        hit = spin_or_poll(reactor, polling, start_ns, spin_ns, &now_ns);
         uint64_t spun_ns = now_ns - start_ns;
         /* To have spun up to the next timer is as good as a hit. */
         hit = hit || spun_ns >= wait_ns;
@@ -343,7 +380,7 @@ reactor_next_timer_ns(const struct reactor *reactor)
 bool
 reactor_has_work(const struct reactor *reactor)
 {
-    return reactor->ready_first != NULL || reactor->hook_first != NULL ||
+    return reactor->ready_first != NULL || reactor->hook_first != NULL || reactor->more ||
            !mailbox_empty(&reactor->mailbox) ||
            reactor_next_timer_ns(reactor) <=
                reactor->platform->ops->monotonic_ns(reactor->platform);

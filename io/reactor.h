@@ -8,7 +8,9 @@
  * (3) run timers that are due, (4) run the end-of-pass hooks (connections flush the replies that
  * the pass produced, batches of submissions are built), (5) hand everything that was submitted to
  * the platform in one call and reap. When nothing is ready, the reactor spins for a short,
- * adaptive time, then sleeps in the platform until a completion, a message or a timer.
+ * adaptive time, then sleeps in the platform until a completion, a message or a timer. While disks
+ * work for it, it spins longer ("polls"): they answer soon, and to sleep and be woken takes longer
+ * than many of them do, for the processor that takes the interrupt as well.
  *
  * Invariants
  *  R1  done(), message and timer functions run on the reactor's own thread, from the loop, never
@@ -84,8 +86,11 @@ struct reactor_statistics {
     uint64_t timers;
     uint64_t sleeps;
     uint64_t busy_ns;  /* passes that found work */
-    uint64_t spin_ns;  /* looking for work without sleeping */
+    uint64_t spin_ns;  /* looking for work without sleeping, polls included */
     uint64_t sleep_ns; /* blocked in the platform */
+    uint64_t poll_ns;  /* looking for work while transfers are under way */
+    uint64_t polls;
+    uint64_t poll_hits; /* that found work in time */
 };
 
 /* ---- life ---- */
@@ -94,6 +99,8 @@ struct reactor_options {
     uint32_t id;                /* 0 .. REACTOR_COUNT_MAX - 1 */
     uint64_t buffer_pool_bytes; /* payload memory; 0: no pool */
     uint32_t spin_us_max;       /* longest spin before sleeping, 30 is good; 0: never spin */
+    uint32_t poll_us_max;       /* the same while transfers are under way; 0: no difference */
+    uint32_t poll_percent_max;  /* of the time that such polls may take, 0 to 100 */
     int cpu;                    /* pin to this CPU; -1: do not pin */
 };
 

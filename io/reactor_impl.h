@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/assert.h"
 #include "base/util.h"
 #include "io/mailbox_impl.h"
 #include "io/reactor.h"
@@ -76,6 +77,9 @@ spin_learn(struct spin_state *spin, bool tried, bool hit, uint64_t gap_ns)
     spin->history = (spin->history << 1 | was_short) & (SPIN_CONTEXTS - 1);
 }
 
+/* Polls take at most their share of each such window. */
+#define POLL_WINDOW_NS (10 * NS_PER_MS)
+
 struct reactor {
     struct platform *platform;
     struct io_engine *engine;
@@ -87,12 +91,18 @@ struct reactor {
     uint64_t now_ns;
     uint64_t accounted_ns; /* up to here time has been put into the statistics */
     bool worked;           /* whether the last pass found work */
+    bool more;             /* set by the platform: it has more to give when it is polled again */
     struct io_op *ready_first;
     struct io_op *ready_last;
     struct pass_hook *hook_first;
     struct pass_hook *hook_last;
     struct timer_heap timers;
-    struct spin_state spin;
+    uint32_t transfers;     /* between disks and memory, that the platform has begun */
+    struct spin_state spin; /* while there are none */
+    struct spin_state poll; /* while there are some */
+    uint32_t poll_percent;
+    uint64_t poll_window_ns; /* when the window began */
+    uint64_t poll_spent_ns;  /* on polls in it */
     struct reactor_statistics statistics;
 
     pthread_t thread;
@@ -102,5 +112,19 @@ struct reactor {
     _Alignas(64) struct mailbox mailbox;
     _Atomic bool stop;
 };
+
+/* For the platform: a transfer begins. */
+static inline void
+reactor_transfer_begun(struct reactor *reactor)
+{
+    reactor->transfers++;
+}
+
+static inline void
+reactor_transfer_ended(struct reactor *reactor)
+{
+    ASSERT_OP(reactor->transfers, >, 0u);
+    reactor->transfers--;
+}
 
 #endif

@@ -124,6 +124,22 @@ every_key_is_taken(void **state)
 }
 
 static void
+polling_is_configured(void **state)
+{
+    struct config *config = new_config();
+    struct error error;
+    (void)state;
+    assert_int_equal(config->daemon.poll_us, 200);
+    assert_int_equal(config->daemon.poll_percent, 80);
+    assert_int_equal(parse(config, "[daemon]\npoll_us = 0\npoll_percent=8", &error), 0);
+    assert_int_equal(config->daemon.poll_us, 0);
+    assert_int_equal(config->daemon.poll_percent, 8);
+    assert_true(parse(config, "[daemon]\npoll_us = 1001", &error) < 0);
+    assert_true(parse(config, "[daemon]\npoll_percent = 101", &error) < 0);
+    free(config);
+}
+
+static void
 the_api_by_tcp_needs_tls(void **state)
 {
     static const struct {
@@ -348,6 +364,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_sane),
         cmocka_unit_test(every_key_is_taken),
+        cmocka_unit_test(polling_is_configured),
         cmocka_unit_test(the_api_by_tcp_needs_tls),
         cmocka_unit_test(errors_name_line_and_remedy),
         cmocka_unit_test(long_and_odd_lines_are_refused),

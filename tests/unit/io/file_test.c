@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -291,6 +293,7 @@ test_several_segments(void **state)
 /* ---- many at once, with memory of the pool ---- */
 
 static struct operation *many;
+static uint32_t many_count;
 static uint32_t many_done;
 static bool many_all_done;
 static enum file_io_kind many_kind;
@@ -301,7 +304,7 @@ many_operation_done(struct io_op *op)
     struct operation *operation = container_of(op, struct operation, io.op);
     assert_int_equal(op->result, BLOCK);
     operation->done = true;
-    many_all_done = ++many_done == MANY;
+    many_all_done = ++many_done == many_count;
 }
 
 static void
@@ -309,7 +312,7 @@ many_submit(void *argument)
 {
     (void)argument;
     struct buffer_pool *pool = reactor_buffer_pool(test.world.reactor);
-    for (uint32_t i = 0; i < MANY; i++) {
+    for (uint32_t i = 0; i < many_count; i++) {
         struct operation *operation = &many[i];
         if (many_kind == FILE_IO_WRITE) {
             assert_true(buffer_pool_get(pool, BLOCK, &operation->buffer));
@@ -333,7 +336,7 @@ static void
 many_check(void *argument)
 {
     (void)argument;
-    for (uint32_t i = 0; i < MANY; i++) {
+    for (uint32_t i = 0; i < many_count; i++) {
         const uint8_t *data = many[i].buffer.segments[0].iov_base;
         assert_int_equal(data[0], (uint8_t)i);
         assert_int_equal(data[BLOCK - 1], (uint8_t)i);
@@ -349,12 +352,61 @@ test_many_at_once(void **state)
     const enum file_io_kind kinds[] = { FILE_IO_WRITE, FILE_IO_READ };
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
         many_kind = kinds[i];
+        many_count = MANY;
         many_done = 0;
         many_all_done = false;
         run_on(test.world.reactor, many_submit, NULL);
         wait_until(test.world.reactor, &many_all_done);
     }
     run_on(test.world.reactor, many_check, NULL);
+    free(many);
+}
+
+static struct fd_poll doorbell;
+static bool rung;
+static uint32_t many_done_when_rung;
+
+static void
+doorbell_done(struct io_op *op)
+{
+    assert_int_equal(op->result & POLLIN, POLLIN);
+    many_done_when_rung = many_done;
+    rung = true;
+}
+
+static void
+doorbell_submit(void *argument)
+{
+    (void)argument;
+    doorbell.op = (struct io_op){ .done = doorbell_done };
+    doorbell.events = POLLIN;
+    world_ops(&test.world)->fd_poll(world_engine(&test.world), &doorbell);
+    many_submit(NULL);
+}
+
+/* Whoever knocks is not behind all the transfers that have ended. */
+static void
+test_a_host_does_not_wait_for_transfers(void **state)
+{
+    (void)state;
+    const uint64_t one = 1;
+    many = calloc(MANY, sizeof(*many));
+    doorbell.fd = eventfd(0, EFD_CLOEXEC);
+    assert_true(doorbell.fd >= 0);
+    rung = false;
+    many_kind = FILE_IO_WRITE;
+    many_count = 200;
+    many_done = 0;
+    many_all_done = false;
+    run_on(test.world.reactor, doorbell_submit, NULL);
+    usleep(200000); /* the disk has ended most of them, and nobody has looked */
+    assert_in_range(many_done, 0, many_count / 4);
+    assert_int_equal(write(doorbell.fd, &one, sizeof(one)), sizeof(one));
+    wait_until(test.world.reactor, &rung);
+    assert_in_range(many_done_when_rung, 0, many_count / 2);
+    wait_until(test.world.reactor, &many_all_done);
+    run_on(test.world.reactor, many_check, NULL);
+    close(doorbell.fd);
     free(many);
 }
 
@@ -723,6 +775,7 @@ main(void)
         IN_MEMORY(test_several_segments),
         ON_LOOP(test_several_segments),
         ON_DISK(test_many_at_once),
+        ON_DISK(test_a_host_does_not_wait_for_transfers),
         IN_MEMORY(test_many_at_once),
         ON_DISK(test_short_at_the_end),
         IN_MEMORY(test_short_at_the_end),

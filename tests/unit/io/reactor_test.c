@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "io/reactor_impl.h"
 #include "tests/unit/io/io_test.h"
 
 /* ---- the loop on the fake platform ---- */
@@ -356,6 +357,89 @@ test_spin_comes_back_when_the_load_changes(void **state)
     assert_true(test.fake.sleeps <= 2);
 }
 
+/* ---- polling: spinning while transfers are under way ---- */
+
+static void
+setup_polling(uint32_t poll_percent_max)
+{
+    struct error error = { 0 };
+    memset(&test, 0, sizeof(test));
+    fake_platform_init(&test.fake);
+    const struct reactor_options options = {
+        .id = 5,
+        .spin_us_max = 50,
+        .poll_us_max = 200,
+        .poll_percent_max = poll_percent_max,
+        .cpu = -1,
+    };
+    assert_int_equal(reactor_create(&test.fake.platform, &options, &test.reactor, &error), 0);
+}
+
+static void
+test_disks_are_polled_longer(void **state)
+{
+    (void)state;
+    setup_polling(100);
+    run_gaps(120 * NS_PER_US, 1000);
+    assert_true(test.fake.sleeps >= 990); /* nothing is under way */
+    assert_int_equal(reactor_statistics(test.reactor)->polls, 0);
+    reactor_transfer_begun(test.reactor);
+    run_gaps(120 * NS_PER_US, 1000);
+    assert_true(test.fake.sleeps <= 2);
+    const struct reactor_statistics *statistics = reactor_statistics(test.reactor);
+    assert_true(statistics->poll_hits >= 995);
+    assert_in_range(statistics->poll_ns, 1000 * 100 * NS_PER_US, statistics->spin_ns);
+    /* And no longer when the last one has ended. */
+    reactor_transfer_ended(test.reactor);
+    uint64_t polls = statistics->polls;
+    run_gaps(120 * NS_PER_US, 1000);
+    assert_true(test.fake.sleeps >= 990);
+    assert_int_equal(statistics->polls, polls);
+}
+
+static void
+test_slow_disks_are_not_polled(void **state)
+{
+    (void)state;
+    setup_polling(100);
+    reactor_transfer_begun(test.reactor);
+    run_gaps(5 * NS_PER_MS, 1000); /* a disk of the kind that turns, or one that hangs */
+    const struct reactor_statistics *statistics = reactor_statistics(test.reactor);
+    assert_true(test.fake.sleeps >= 995);
+    assert_true(statistics->polls <= 10);
+    assert_true(statistics->spin_ns < 10 * 210 * NS_PER_US + 1000 * 4 * 500);
+    run_gaps(400 * NS_PER_US, 20000); /* just too slow */
+    assert_true(statistics->polls <= 200);
+}
+
+static void
+test_polls_keep_to_their_share(void **state)
+{
+    (void)state;
+    setup_polling(20);
+    reactor_transfer_begun(test.reactor);
+    uint64_t start_ns = test.fake.now_ns;
+    run_gaps(100 * NS_PER_US, 10000);
+    const struct reactor_statistics *statistics = reactor_statistics(test.reactor);
+    uint64_t took_ns = test.fake.now_ns - start_ns;
+    assert_in_range(statistics->poll_ns, took_ns * 15 / 100, took_ns * 22 / 100);
+    assert_true(test.fake.sleeps > 7000);
+}
+
+static void
+test_polling_can_be_turned_off(void **state)
+{
+    (void)state;
+    assert_int_equal(setup_with(50), 0);
+    reactor_transfer_begun(test.reactor);
+    run_gaps(120 * NS_PER_US, 1000);
+    assert_true(test.fake.sleeps >= 990);
+    assert_int_equal(reactor_statistics(test.reactor)->polls, 0);
+    run_gaps(20 * NS_PER_US, 3000); /* what spins do is as before */
+    run_gaps(20 * NS_PER_US, 1000);
+    assert_true(test.fake.sleeps <= 2);
+}
+
 /* ---- the real platform and threads ---- */
 
 enum {
@@ -572,17 +656,30 @@ process_cpu_seconds(void)
 }
 
 static void
-test_idle_reactor_sleeps(void **state)
+tick_start_beside_a_transfer(struct message *message)
 {
-    (void)state;
+    reactor_transfer_begun(reactor_self()); /* and it never ends */
+    tick_start(message);
+}
+
+static void
+check_idle_reactor_sleeps(message_fn *start)
+{
     struct platform *platform;
     struct reactor *reactor;
     struct message message = { 0 };
     struct error error = { 0 };
     assert_int_equal(platform_uring_create(NULL, &platform, &error), 0);
-    const struct reactor_options options = { .id = 0, .spin_us_max = 30, .cpu = -1 };
+    const struct reactor_options options = {
+        .id = 0,
+        .spin_us_max = 30,
+        .poll_us_max = 200,
+        .poll_percent_max = 100,
+        .cpu = -1,
+    };
     assert_int_equal(reactor_create(platform, &options, &reactor, &error), 0);
-    reactor_send(reactor, &message, tick_start);
+    memset(&tick, 0, sizeof(tick));
+    reactor_send(reactor, &message, start);
     assert_int_equal(reactor_start(reactor, &error), 0);
     usleep(100000);
     double before = process_cpu_seconds();
@@ -597,6 +694,20 @@ test_idle_reactor_sleeps(void **state)
     assert_true(used < 0.02);
     reactor_destroy(reactor);
     platform_uring_destroy(platform);
+}
+
+static void
+test_idle_reactor_sleeps(void **state)
+{
+    (void)state;
+    check_idle_reactor_sleeps(tick_start);
+}
+
+static void
+test_idle_reactor_sleeps_beside_a_hung_disk(void **state)
+{
+    (void)state;
+    check_idle_reactor_sleeps(tick_start_beside_a_transfer);
 }
 
 static void
@@ -634,10 +745,15 @@ main(void)
         cmocka_unit_test_setup_teardown(test_alternation_is_learnt, setup_spinning, teardown),
         cmocka_unit_test_setup_teardown(test_spin_comes_back_when_the_load_changes, setup_spinning,
                                         teardown),
+        cmocka_unit_test_teardown(test_disks_are_polled_longer, teardown),
+        cmocka_unit_test_teardown(test_slow_disks_are_not_polled, teardown),
+        cmocka_unit_test_teardown(test_polls_keep_to_their_share, teardown),
+        cmocka_unit_test_teardown(test_polling_can_be_turned_off, teardown),
         cmocka_unit_test(test_many_senders),
         cmocka_unit_test(test_sleeping_reactors_are_woken),
         cmocka_unit_test(test_reactor_may_move_to_another_thread),
         cmocka_unit_test(test_idle_reactor_sleeps),
+        cmocka_unit_test(test_idle_reactor_sleeps_beside_a_hung_disk),
         cmocka_unit_test(test_statistics_add_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
