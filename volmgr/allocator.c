@@ -217,11 +217,16 @@ allocator_return_slot(struct allocator *allocator, struct extent_place place, bo
     allocator->slots_free++;
 }
 
+/* What was written ahead is for small writes first, and for others when there is nothing else. */
 static bool
-take_slot_on(struct allocator *allocator, struct disk *disk, struct extent_place *ret_place)
+take_slot_on(struct allocator *allocator, struct disk *disk, bool small_writes,
+             struct extent_place *ret_place)
 {
+    if (!small_writes && allocator_find_slot(allocator, disk, ret_place)) {
+        return true;
+    }
     if (!slot_preparer_take(allocator->preparer, disk->record.index, ret_place)) {
-        return allocator_find_slot(allocator, disk, ret_place);
+        return small_writes && allocator_find_slot(allocator, disk, ret_place);
     }
     ASSERT(disk->slots_free > 0 && allocator->slots_free > 0);
     disk->slots_free--;
@@ -263,7 +268,7 @@ best_disk(const struct pool *pool, uint8_t tier, bool other_tiers, uint64_t at_n
 
 /* Of the disks that did not refuse room at that time. */
 static bool
-take_slot(struct allocator *allocator, uint8_t tier, uint64_t at_ns,
+take_slot(struct allocator *allocator, uint8_t tier, bool small_writes, uint64_t at_ns,
           struct extent_place *ret_place)
 {
     struct disk *disk = NULL;
@@ -274,7 +279,7 @@ take_slot(struct allocator *allocator, uint8_t tier, uint64_t at_ns,
     if (disk == NULL) {
         disk = best_disk(allocator->pool, tier, true, at_ns);
     }
-    return disk != NULL && take_slot_on(allocator, disk, ret_place);
+    return disk != NULL && take_slot_on(allocator, disk, small_writes, ret_place);
 }
 
 bool
@@ -282,9 +287,9 @@ allocator_take_slot(struct allocator *allocator, uint8_t tier, struct extent_pla
 {
     uint64_t now_ns = reactor_now_ns(allocator->pool->manager->control);
 
-    return take_slot(allocator, tier, now_ns, ret_place) ||
+    return take_slot(allocator, tier, false, now_ns, ret_place) ||
            (slot_preparer_yield(allocator->preparer) &&
-            take_slot(allocator, tier, now_ns, ret_place));
+            take_slot(allocator, tier, false, now_ns, ret_place));
 }
 
 void
@@ -685,7 +690,7 @@ grant_begin(struct allocator *allocator, struct extent_grant *grant)
     wanted = (uint32_t)MIN((uint64_t)wanted, MAX(available / 16, UINT64_C(1)));
     wanted = (uint32_t)MIN((uint64_t)wanted, available);
     while (machine->place_count < wanted &&
-           take_slot(allocator, tier, machine->grant_began_ns,
+           take_slot(allocator, tier, grant->small_writes, machine->grant_began_ns,
                      &machine->places[machine->place_count])) {
         machine->place_count++;
     }

@@ -7,12 +7,13 @@
  * Room that a file system has allocated and nobody has written is marked "unwritten" there, and the
  * first write to each piece of it changes that mark in the file system's journal. On ext4 that
  * halves the rate of small first writes, whoever makes them. So, for volumes that write in this
- * way, some free slots are filled with zeroes while nobody asks for extents; the next grants take
- * these first. Large writes change few marks and would only be doubled: they prepare nothing.
+ * way, some free slots are filled with zeroes while nobody asks for extents; the next grants to
+ * such volumes take these first. Large writes change few marks and would only be doubled: they
+ * prepare nothing, and take what was prepared when nothing else is left.
  *
  * A slot is nobody's while it is written: it counts as taken. When it is ready it is free again and
  * stands in the list, with its use bit still set so that a search for free slots passes it by; all
- * takers look into the list first. The list is not kept over a restart.
+ * takers look into the list as well. The list is not kept over a restart.
  *
  * Takers that find nothing else ask for the slot that is being written. Between two writes it is
  * let go at once; otherwise when the disk has answered.

@@ -163,6 +163,41 @@ hang_a_write_of_zeroes(struct rig *rig)
     assert_int_equal(sim_disk_hanging(rig->disk), 1);
 }
 
+/* They would only be doubled, and the next burst of small ones would find nothing. */
+static void
+large_writes_leave_alone_what_was_prepared(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct volume *other;
+    struct export_lookup lookup;
+
+    rig_create(&rig, FILE_KIND_REGULAR, 0);
+    assert_int_equal(bench_make_volume(rig.bench, "p/large", 64 * GIB), 0);
+    assert_int_equal(bench_make_export(rig.bench, "p/large"), 0);
+    assert_int_equal(bench_lookup(rig.bench, 0, "p/large", &lookup), 0);
+    other = lookup.ret_volume;
+    assert_int_equal(write_small(&rig, 0, 1500), 0);
+    bench_pass_time(rig.bench, 5);
+    uint32_t before = ready(&rig);
+    assert_true(before >= 8);
+    assert_int_equal(bench_fill(rig.bench, other, 0, 64 * MIB, 1), 0);
+    assert_int_equal(ready(&rig), before);
+    assert_int_equal(write_small(&rig, 1500, 2500), 0);
+    assert_in_range(ready(&rig), 0, before - 4);
+    /* All the same they get the last ones (P7), but those that are kept for metadata. */
+    uint64_t written = 64 * MIB;
+    while (bench_fill(rig.bench, other, written, MIB, 1) == 0) {
+        written += MIB;
+        assert_true(written < DISK_MIB * MIB);
+    }
+    assert_in_range(ready(&rig), 0,
+                    allocator_metadata_reserve(&rig.volume->pool->allocator));
+    check_small(&rig, 2500);
+    bench_release(rig.bench, other);
+    rig_free(&rig);
+}
+
 /* W1: zeroes that the disk holds back meet nobody's data when it lets them go. */
 static void
 a_late_write_of_zeroes_harms_nobody(void **state)
@@ -343,6 +378,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_writes_have_slots_prepared_and_use_them),
         cmocka_unit_test(large_writes_and_devices_have_nothing_prepared),
+        cmocka_unit_test(large_writes_leave_alone_what_was_prepared),
         cmocka_unit_test(a_late_write_of_zeroes_harms_nobody),
         cmocka_unit_test(what_was_prepared_is_free_after_a_crash),
         cmocka_unit_test(the_last_extent_can_be_used),
