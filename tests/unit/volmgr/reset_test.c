@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/fault.h"
+#include "backends/guard.h"
 #include "base/util.h"
 #include "volmgr/core_impl.h"
 
@@ -394,10 +396,60 @@ a_loss_in_a_read_only_pool_leaves_the_rest_readable(void **state)
     bench_free(rig.bench);
 }
 
+/*
+ * A commit meets the loss of a disk, and the volumes know of it when it ends. Z4: what was written
+ * to that disk and lies on another one now is not lost with it.
+ */
+static void
+what_has_moved_to_another_disk_is_not_lost(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_create(9, 1);
+    struct disk_argument disks[] = { { .spec = "/d/0" }, { .spec = "/d/1", .tier = 1 } };
+    struct pool_create create = { .name = "p", .extent_bytes = MIB, .disk_count = 2,
+                                  .disks = disks };
+    struct export_lookup lookup;
+    uint8_t *block = aligned_alloc(BLOCK, BLOCK);
+
+    bench_disk(bench, disks[0].spec, 64 * MIB);
+    bench_disk(bench, disks[1].spec, 64 * MIB);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_pool_create(bench, &create), 0);
+    assert_int_equal(bench_make_volume(bench, "p/v", GIB), 0);
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    assert_int_equal(bench_lookup(bench, 0, "p/v", &lookup), 0);
+    struct volume *volume = lookup.ret_volume;
+    const struct pool *pool = volume->pool;
+    /* The first disk is full, and nothing is kept for later on it. */
+    const struct disk *second = pool->disks[1];
+    for (uint64_t i = 0; second->record.slot_count - second->slots_free < 10; i++) {
+        assert_int_equal(bench_fill(bench, volume, i * MIB, MIB, 1), 0);
+    }
+    assert_int_equal(pool->disks[0]->slots_free, 0);
+    assert_int_equal(bench_io(bench, volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+    /* Blocks of the first and another grain, on the first disk; then the first one moves. */
+    assert_int_equal(bench_fill(bench, volume, 0, BLOCK, 2), 0);
+    assert_int_equal(bench_fill(bench, volume, MIB, BLOCK, 2), 0);
+    assert_int_equal(bench_io(bench, volume, VOLUME_DISCARD, 0, NULL, GRAIN_BYTES), 0);
+    assert_int_equal(bench_fill(bench, volume, 0, BLOCK, 3), 0);
+    guard_raise_loss(pool->disks[0]->backend);
+    assert_int_equal(bench_make_volume(bench, "p/w", 16 * MIB), 0);
+    assert_int_equal(sim_run_for(bench->sim, 10 * NS_PER_MS), 0);
+    /* Not only when somebody reads. */
+    assert_int_equal(bench_events(bench, "unflushed-writes-lost"), 1);
+    assert_int_equal(bench_io(bench, volume, VOLUME_READ, MIB, block, BLOCK), -EIO);
+    assert_true(bench_check(bench, volume, 0, BLOCK, 3));
+    free(block);
+    bench_release(bench, volume);
+    bench_shutdown(bench);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_has_moved_to_another_disk_is_not_lost),
         cmocka_unit_test(a_read_after_a_reset_does_not_see_older_data),
         cmocka_unit_test(a_write_that_meets_a_reset_is_done_again),
         cmocka_unit_test(a_partial_write_that_meets_a_reset_fails),

@@ -24,9 +24,9 @@ struct rig {
     uint64_t written_bytes;
 };
 
-/* A pool of sparse files, each on a file system of ROOM_BYTES and in a tier of its own. */
+/* A pool of sparse files in tiers of their own, each on a file system of this room (0: enough). */
 static void
-rig_create(struct rig *rig, uint32_t files)
+rig_create_sized(struct rig *rig, uint32_t files, uint64_t file_bytes, uint64_t room_bytes)
 {
     struct disk_argument disks[FILES] = { 0 };
     struct pool_create create = {
@@ -41,7 +41,7 @@ rig_create(struct rig *rig, uint32_t files)
         rig->files[i] = sim_disk_create(
             rig->bench->sim, disks[i].spec,
             &(struct sim_disk_properties){
-                .size_bytes = FILE_BYTES, .capacity_bytes = ROOM_BYTES });
+                .size_bytes = file_bytes, .capacity_bytes = room_bytes });
     }
     assert_int_equal(bench_boot(rig->bench), 0);
     assert_int_equal(bench_pool_create(rig->bench, &create), 0);
@@ -49,6 +49,12 @@ rig_create(struct rig *rig, uint32_t files)
     assert_int_equal(bench_make_export(rig->bench, "p/v"), 0);
     assert_int_equal(bench_lookup(rig->bench, 0, "p/v", &lookup), 0);
     rig->volume = lookup.ret_volume;
+}
+
+static void
+rig_create(struct rig *rig, uint32_t files)
+{
+    rig_create_sized(rig, files, FILE_BYTES, ROOM_BYTES);
 }
 
 static void
@@ -285,6 +291,69 @@ a_disk_with_larger_sectors_is_added_under_load(void **state)
     rig_free(&rig);
 }
 
+/*
+ * X3, P9: an extent that is on its way back is nobody's while its disk discards it; who needs it
+ * waits for that, but not for a disk that hangs.
+ */
+static void
+a_discard_that_hangs_holds_nobody_up(void **state)
+{
+    struct rig rig;
+    struct export_lookup lookup;
+    struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_DISCARD };
+
+    (void)state;
+    rig_create_sized(&rig, 1, 96 * MIB, 0);
+    assert_int_equal(bench_make_volume(rig.bench, "p/w", GIB), 0);
+    assert_int_equal(bench_make_export(rig.bench, "p/w"), 0);
+    assert_int_equal(bench_lookup(rig.bench, 0, "p/w", &lookup), 0);
+    struct volume *other = lookup.ret_volume;
+    while (write_step(&rig) == 0) {
+        assert_true(rig.written_bytes < 96 * MIB);
+    }
+    assert_int_equal(bench_fill(rig.bench, other, 0, MIB, 2), -ENOSPC);
+    sim_disk_add_fault(rig.files[0], &hang);
+    assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_DISCARD, 0, NULL, 8 * MIB), 0);
+    assert_int_equal(bench_io(rig.bench, rig.volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+    uint64_t began_ns = sim_now_ns(rig.bench->sim);
+    assert_int_equal(bench_fill(rig.bench, other, 0, MIB, 2), -ENOSPC);
+    assert_true(sim_disk_hanging(rig.files[0]) > 0); /* they were asked back, and are waited for */
+    assert_in_range(sim_now_ns(rig.bench->sim) - began_ns, 900 * NS_PER_MS, 3 * NS_PER_S);
+    sim_disk_clear_faults(rig.files[0]);
+    sim_disk_release(rig.files[0]);
+    bench_pass_time(rig.bench, 1);
+    assert_int_equal(bench_fill(rig.bench, other, 0, MIB, 2), 0);
+    assert_true(bench_check(rig.bench, other, 0, MIB, 2));
+    bench_release(rig.bench, other);
+    rig_free(&rig);
+}
+
+/* P7: extents that a volume was granted ahead of need are asked back before another is refused. */
+static void
+what_is_kept_for_later_is_asked_back(void **state)
+{
+    struct rig rig;
+    struct export_lookup lookup;
+    uint64_t other_bytes = 0;
+
+    (void)state;
+    rig_create_sized(&rig, 1, GIB, 0);
+    assert_int_equal(bench_make_volume(rig.bench, "p/w", 2 * GIB), 0);
+    assert_int_equal(bench_make_export(rig.bench, "p/w"), 0);
+    assert_int_equal(bench_lookup(rig.bench, 0, "p/w", &lookup), 0);
+    const struct pool *pool = rig.volume->pool;
+    uint64_t available = allocator_available(&pool->allocator, NULL);
+    do {
+        assert_int_equal(write_step(&rig), 0);
+    } while (rig.volume->extents_owned < rig.written_bytes / MIB + 3);
+    while (bench_fill(rig.bench, lookup.ret_volume, other_bytes, STEP_BYTES, 3) == 0) {
+        other_bytes += STEP_BYTES;
+    }
+    assert_in_range((rig.written_bytes + other_bytes) / MIB, available - 1, available);
+    bench_release(rig.bench, lookup.ret_volume);
+    rig_free(&rig);
+}
+
 int
 main(void)
 {
@@ -293,6 +362,8 @@ main(void)
         cmocka_unit_test(slow_refusals_come_to_an_end),
         cmocka_unit_test(numbers_of_extents_are_given_again),
         cmocka_unit_test(what_was_discarded_is_used_again),
+        cmocka_unit_test(a_discard_that_hangs_holds_nobody_up),
+        cmocka_unit_test(what_is_kept_for_later_is_asked_back),
         cmocka_unit_test(a_disk_with_larger_sectors_is_added_under_load),
     };
 
