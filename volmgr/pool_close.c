@@ -409,6 +409,7 @@ end(struct pool_closing *closing)
                     closing->is_clean ? "its disks that are here are free" :
                                         "its disks keep their labels: take them with --force");
     }
+    list_remove(&pool->link); /* who waits for the end of all pools may be told by this */
     machine_leave_line(&closing->machine, -ESHUTDOWN, "pool `%s` is closed", pool->name);
     pool_free(pool);
     closing->pool = NULL;

@@ -443,6 +443,7 @@ give_up(struct pool_creation *creation)
                     "the pool was not created, but its database could not be removed: %.200s",
                     creation->job_error.message);
     }
+    list_remove(&pool->link); /* who waits for the end of all pools may be told by this */
     machine_leave_line(&creation->machine, -ENOENT, "pool `%s` could not be created", pool->name);
     pool_free(pool);
     creation->pool = NULL;

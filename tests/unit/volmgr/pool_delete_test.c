@@ -189,11 +189,29 @@ death_leaves_nothing_in_the_way(void **state)
     assert_true(seen[true] > 0);
 }
 
+/* The daemon is told to end while a pool is being deleted, at any point of that. */
+static void
+the_daemon_ends_while_a_pool_is_deleted(void **state)
+{
+    (void)state;
+    for (uint32_t turn = 0; turn < 60; turn++) {
+        struct bench *bench = bench_with_pool();
+        struct pool_delete delete = { .name = "p" };
+        bool done = false;
+
+        bench_pool_delete_start(bench, &delete, &done);
+        sim_run_for(bench->sim, turn * turn * 10 * NS_PER_US); /* up to 35 ms */
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+    }
+}
+
 int
 main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_empty_pool_leaves_nothing_behind),
+        cmocka_unit_test(the_daemon_ends_while_a_pool_is_deleted),
         cmocka_unit_test(operations_behind_it_fail_in_words),
         cmocka_unit_test(a_volume_that_was_first_keeps_its_pool),
         cmocka_unit_test(a_pool_that_is_not_whole_wants_force),
