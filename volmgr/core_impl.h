@@ -315,6 +315,9 @@ struct pool {
     struct list erasures;      /* struct volume_erasure: volumes whose space is being freed */
     uint32_t flushes_late;     /* of a start that went offline: not ended, or not looked after */
     struct run_record late_run; /* whose rings are fenced if one of them fails; 0 rings: none */
+    bool from_start;            /* the daemon's start opened it, and nobody else is at it */
+    bool awaits_flush;          /* that is why it is offline */
+    bool late_flush_failed;
     struct state_space *state_space; /* NULL: it is not watched */
     bool lost;                 /* another host has it: nothing is written any more */
     bool take_over;            /* open it although another host seems to have it open */

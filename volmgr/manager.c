@@ -225,7 +225,9 @@ open_pools(struct starting *starting)
             continue;
         }
         starting->wait->pools++;
-        pool_open(pool_new(manager, name), start_pool_opened, starting->wait);
+        struct pool *pool = pool_new(manager, name);
+        pool->from_start = true;
+        pool_open(pool, start_pool_opened, starting->wait);
     }
     if (--starting->wait->pools == 0) {
         timer_disarm(manager->control, &starting->patience);

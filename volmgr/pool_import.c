@@ -80,13 +80,13 @@ must_wait(struct pool_importing *importing)
     struct manager *manager = importing->machine.manager;
     uint64_t now_ns = reactor_now_ns(manager->control);
     struct disk_probe *held = NULL;
-    const struct pool *waits = NULL;
+    struct pool *waits = NULL;
 
     for (uint32_t i = 0; i < importing->disk_count; i++) {
         held = importing->probes[i].status == -EBUSY ? &importing->probes[i] : held;
     }
     list_for_each(&manager->pools, link) {
-        const struct pool *pool = list_entry(link, struct pool, link);
+        struct pool *pool = list_entry(link, struct pool, link);
         waits = pool->flushes_late > 0 ? pool : waits;
     }
     if (held == NULL || waits == NULL) {
@@ -96,6 +96,7 @@ must_wait(struct pool_importing *importing)
         importing->wait_until_ns = now_ns + manager->options.disk_timeout_ns;
     }
     if (now_ns < importing->wait_until_ns && !manager->stopping) {
+        waits->from_start = false; /* this import is to have it, not another try of its start */
         return true;
     }
     held->error = (struct error){ 0 };

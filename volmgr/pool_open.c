@@ -581,6 +581,7 @@ offline(struct pool_opening *opening)
     struct pool *pool = opening->pool;
 
     pool_set_state(pool, POOL_STATE_OFFLINE, "%s", opening->machine.control->error.message);
+    pool_open_again(pool);
     return MACHINE_NEXT;
 }
 

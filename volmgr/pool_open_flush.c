@@ -13,9 +13,10 @@
  * since a copy of the commit ledger may be on it.
  *
  * A flush that is late proves nothing either way. The pool stays offline, and its database is not
- * opened again in this process before the flush has ended; when it fails, the rings are fenced for
- * all volumes, so that the next start knows of it. (When the process dies before the flush has
- * ended, nobody is told how it ended; until then the kernel keeps the disk locked.)
+ * opened again in this process before the flush has ended: when it has ended well, it is opened at
+ * once; when it fails, the rings are fenced for all volumes, so that the next start knows of it.
+ * (When the process dies before the flush has ended, nobody is told how it ended; until then the
+ * kernel keeps the disk locked.)
  *
  * Invariants
  *  FL1  No record is replayed whose data a flush has lost, in this start or an earlier one, as long
@@ -74,15 +75,54 @@ late_fence_work(struct offload_job *job)
 }
 
 static void
+opened_again(struct manager *manager, void *context)
+{
+    (void)manager;
+    (void)context;
+}
+
+static void
+closed_to_open_again(struct manager *manager, void *context, const struct error *error)
+{
+    char *name = context;
+
+    (void)error;
+    if (!manager->stopping && manager_find_pool(manager, name) == NULL) {
+        struct pool *pool = pool_new(manager, name);
+        pool->from_start = true;
+        pool_open(pool, opened_again, NULL);
+    }
+    free(name);
+}
+
+void
+pool_open_again(struct pool *pool)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    bool is_wanted = pool->from_start && pool->awaits_flush && !pool->late_flush_failed;
+
+    if (!is_wanted || pool->flushes_late > 0 || pool->state != POOL_STATE_OFFLINE ||
+        pool->stopping || pool->manager->stopping) {
+        return;
+    }
+    char *name = strdup(pool->name);
+    ASSERT(name != NULL);
+    log_notice("control", "%s: its disks have ended their flushes: it is opened again", name);
+    pool_close(pool, closed_to_open_again, name);
+}
+
+static void
 late_attempt_end(struct flush_attempt *attempt)
 {
     struct disk *disk = attempt->disk;
+    struct pool *pool = disk->pool;
 
-    ASSERT_OP(disk->pool->flushes_late, >, 0u);
-    disk->pool->flushes_late--;
+    ASSERT_OP(pool->flushes_late, >, 0u);
+    pool->flushes_late--;
     disk->busy--;
     free(attempt);
     disk_release(disk);
+    pool_open_again(pool);
 }
 
 static void
@@ -107,6 +147,7 @@ late_flush_ended(struct flush_attempt *attempt, int status)
         late_attempt_end(attempt);
         return;
     }
+    pool->late_flush_failed = true;
     event_raise(pool->manager, EVENT_CRITICAL, pool->name, backend->spec, "late-flush-failed",
                 "the flush that the start gave up has failed (%s): what was written to this disk "
                 "and not flushed may be lost; the volumes of the pool will answer no I/O until "
@@ -326,7 +367,7 @@ refuse(struct pool_opening *opening, const struct disk *disk, int status)
                         status == -ETIMEDOUT
                             ? "the last run did not end in order, and disk %.200s does not end its "
                               "flush (%s): nothing is served before it is known whether writes are "
-                              "lost; see to the disk, then restart the daemon"
+                              "lost; it is opened when the disk has ended it"
                             : "the last run did not end in order, and a disk cannot be flushed, "
                               "%.200s: %s",
                         disk->backend->spec, error_name(status));
@@ -344,6 +385,7 @@ pool_flush_leave_out(struct pool_opening *opening)
         const struct disk *disk = pool->disks[i];
         int status = disk_outcome(disk);
         if (status == -ETIMEDOUT) {
+            pool->awaits_flush = true;
             return refuse(opening, disk, status);
         }
         failed = status < 0 ? disk : failed;

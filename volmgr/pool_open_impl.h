@@ -244,6 +244,8 @@ enum machine_step pool_flush_disks(struct pool_opening *opening);
 enum machine_step pool_flush_judge(struct pool_opening *opening);
 /* It is noted: go on without those that failed, or refuse. */
 enum machine_step pool_flush_leave_out(struct pool_opening *opening);
+/* It is offline, or a late flush has ended: if nothing else keeps it so, another try. */
+void pool_open_again(struct pool *pool);
 
 /* ---- pool_replay.c ---- */
 

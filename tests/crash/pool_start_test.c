@@ -111,7 +111,10 @@ a_start_whose_flush_fails_late(void **state)
     end(world);
 }
 
-/* The same, but in the end it is good: nothing is lost, and nothing is refused. */
+/*
+ * The same, but in the end it is good: the pool is opened without a restart, nothing is lost, and
+ * nothing is refused.
+ */
 static void
 a_start_whose_flush_is_late_and_good(void **state)
 {
@@ -133,11 +136,43 @@ a_start_whose_flush_is_late_and_good(void **state)
     sim_disk_clear_faults(world->disks[0]);
     sim_disk_release(world->disks[0]);
     sim_run_for(world->sim, 5 * NS_PER_S);
-    assert_false(sim_disk_is_locked(world->disks[0])); /* the pool has let go of it by now */
+    assert_int_equal(world_attach(world), 0);
+    assert_int_equal(world_verify(world), 0);
     assert_int_equal(world_shutdown(world), 0);
+    assert_false(sim_disk_is_locked(world->disks[0]));
     start_again(world);
     assert_int_equal(world_verify(world), 0);
     end(world);
+}
+
+/* It ends well when the daemon has been told to end, or just before: nothing is opened any more. */
+static void
+a_late_flush_ends_beside_the_end_of_the_daemon(void **state)
+{
+    (void)state;
+    for (uint32_t turn = 0; turn < 40; turn++) {
+        struct world_options options = options_small(4 + turn);
+        options.disk_timeout_ns = 5 * NS_PER_S;
+        struct world *world = world_start(&options);
+        struct sim_fault hang = { .action = SIM_FAULT_HANG, .kinds = 1u << FILE_IO_FLUSH,
+                                  .count = 1 };
+
+        for (uint64_t block = 0; block < 16; block++) {
+            assert_int_equal(do_block(world, 0, VOLUME_WRITE, block), 0);
+        }
+        world_kill(world);
+        sim_run_for(world->sim, NS_PER_S);
+        sim_disk_add_fault(world->disks[0], &hang);
+        assert_int_equal(world_boot(world), 0);
+        sim_run_for(world->sim, 20 * NS_PER_S);
+        sim_disk_clear_faults(world->disks[0]);
+        sim_disk_release(world->disks[0]);
+        sim_run_for(world->sim, turn * (turn * 20 * NS_PER_US)); /* up to 32 ms */
+        assert_int_equal(world_shutdown(world), 0);
+        start_again(world);
+        assert_int_equal(world_verify(world), 0);
+        end(world);
+    }
 }
 
 /* Two volumes, each on a disk of its own, with blocks that were overwritten and not flushed. */
@@ -306,6 +341,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_whose_flush_fails_late),
         cmocka_unit_test(a_start_whose_flush_is_late_and_good),
+        cmocka_unit_test(a_late_flush_ends_beside_the_end_of_the_daemon),
         cmocka_unit_test(a_disk_that_fails_its_flush_is_left_out),
         cmocka_unit_test(a_failed_flush_is_known_to_the_next_start),
         cmocka_unit_test(a_full_ledger_does_not_keep_the_pool_from_opening),
