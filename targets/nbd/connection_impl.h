@@ -105,6 +105,7 @@ enum {
     NBD_OPTION_BYTES_MAX = 64 << 10,      /* data of an option that is looked at */
     NBD_OPTION_SKIP_BYTES_MAX = 1 << 20,  /* data of an option that is skipped */
     NBD_OPENING_WAIT_S = 30, /* so long, in all, a handshake waits for pools to be opened */
+    NBD_LIST_WAIT_S = 5,     /* and for a whole list of exports: then it gets what is known */
 };
 
 /* ---- slots: one request each ---- */
@@ -177,6 +178,7 @@ struct nbd_handshake {
     bool shutting_down;         /* the server stops, or does not serve yet: refuse and close */
     bool waits;                 /* LOOKUP: for a pool that is being opened; asks every second */
     uint64_t wait_until_ns;     /* for that; 0: it has not waited yet */
+    uint64_t list_until_ns;     /* the same, for LIST */
     uint32_t option;            /* enum nbd_option */
     uint32_t option_bytes;      /* of its data that are still to come */
     uint32_t skip_error;        /* reply after OPTION_SKIP; 0: none */

@@ -311,16 +311,16 @@ nbd_handshake_reply_sent(struct nbd_connection *conn)
  * that is gone, so it waits instead. False: it has waited long enough.
  */
 static bool
-wait_for_pool(struct nbd_connection *conn)
+wait_for_pool(struct nbd_connection *conn, uint64_t *until_ns, uint32_t seconds)
 {
     struct nbd_handshake *handshake = conn->handshake;
     uint64_t now_ns = reactor_now_ns(conn->shard->reactor);
 
-    if (handshake->wait_until_ns == 0) {
-        handshake->wait_until_ns = now_ns + NBD_OPENING_WAIT_S * NS_PER_S;
-        conn->deadline_ns += NBD_OPENING_WAIT_S * NS_PER_S; /* that time is ours */
+    if (*until_ns == 0) {
+        *until_ns = now_ns + seconds * NS_PER_S;
+        conn->deadline_ns += seconds * NS_PER_S; /* that time is ours */
     }
-    handshake->waits = now_ns < handshake->wait_until_ns;
+    handshake->waits = now_ns < *until_ns;
     return handshake->waits;
 }
 
@@ -337,7 +337,7 @@ refuse_for_now(struct nbd_connection *conn, const char *text)
 void
 nbd_handshake_looked_up(struct nbd_connection *conn)
 {
-    const struct nbd_handshake *handshake = conn->handshake;
+    struct nbd_handshake *handshake = conn->handshake;
     bool is_list = handshake->option == NBD_OPT_LIST;
     int status = is_list ? handshake->names.op.result : handshake->lookup.op.result;
 
@@ -348,7 +348,8 @@ nbd_handshake_looked_up(struct nbd_connection *conn)
         refuse_for_now(conn, "the server is being shut down");
     } else if (status != -EAGAIN) {
         nbd_option_looked_up(conn);
-    } else if (wait_for_pool(conn)) {
+    } else if (is_list ? wait_for_pool(conn, &handshake->list_until_ns, NBD_LIST_WAIT_S)
+                       : wait_for_pool(conn, &handshake->wait_until_ns, NBD_OPENING_WAIT_S)) {
         return;
     } else if (is_list) {
         nbd_option_looked_up(conn); /* those that are known: better than none */
