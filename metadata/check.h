@@ -9,10 +9,13 @@
  * is kept in memory: all SYSTEM records, and per extent its use bits and two bitmaps of the grains
  * that the maps name: about 100 bytes for an extent of 4 MiB. Map pages are looked at one by one.
  *
- * A grain belongs to the branch in whose generations it was allocated: an entry whose generation
- * lies above its branch's fork *owns* the grain, one below *inherits* it. So each grain is owned by
- * the versions of one page of one branch, and every inherited grain has an owner among the
- * ancestors.
+ * A grain belongs to the line in whose generations it was allocated (a branch, with those that it
+ * continues): an entry whose generation lies above the fork of the line's lowest branch *owns* the
+ * grain, one below *inherits* it. So each grain is owned by the versions of one page of one line,
+ * and every inherited grain has an owner among the ancestors.
+ *
+ * Versions that nothing sees are on their way out while a record says so: that of a snapshot that
+ * is being deleted, or of a branch without a head. Only others are reported.
  *
  * The checker changes nothing. For what it calls repairable it can give the batch that repairs it.
  */
@@ -69,6 +72,7 @@ enum check_severity {
     X(GRAIN_OWNER_MISSING, "grain-owner-missing")                                                  \
     X(GRAIN_USE_MISSING, "grain-use-missing")                                                      \
     X(GRAIN_LEAKED, "grain-leaked")                                                                \
+    X(VERSION_UNSEEN, "version-unseen")                                                            \
     X(HISTORY_ORPHAN, "history-orphan")                                                            \
     X(LINK_WRONG, "link-wrong")                                                                    \
     X(LINKS_WRONG, "links-wrong")                                                                  \

@@ -78,10 +78,13 @@ check_counter(struct check_state *state, const struct store_batch_item *item)
         report_damaged(state, item, "counter");
         return;
     }
-    const struct check_branch *branch = check_find_branch(state, counter.branch);
+    struct check_branch *branch = check_find_branch(state, counter.branch);
     if (branch == NULL) {
         report_orphan(state, item, "counter", counter.branch);
         return;
+    }
+    if (counter.death == HISTORY_FOREVER) {
+        branch->counted_grains += count;
     }
     uint64_t newest = counter.death == HISTORY_FOREVER ? counter.birth : counter.death;
     if (count < 0 || newest > branch->record.current_generation) {
@@ -107,23 +110,53 @@ check_history_item(struct check_state *state, const struct store_batch_item *ite
     }
 }
 
+static void
+check_links(struct check_state *state, const struct check_branch *branch, struct check_key about)
+{
+    if (branch->is_deleting
+        || (branch->links.count == branch->versions.count
+            && branch->links.sum == branch->versions.sum)) {
+        return;
+    }
+    check_report(state, CHECK_ERROR, CHECK_LINKS_WRONG, false, about,
+                 "branch %" PRIu64 " has %" PRIu64 " page versions, and %" PRIu64
+                 " links, which are not those of the versions",
+                 branch->record.id, branch->versions.count, branch->links.count);
+}
+
+/* Of a branch that is a line by itself, with nothing on its way out, all sums must be right. */
+static void
+check_line(struct check_state *state, const struct check_branch *branch, struct check_key about)
+{
+    bool is_counted = branch->record.parent != 0 || branch->record.current_generation > 1;
+    if (!branch->is_alone) {
+        return;
+    }
+    if (branch->unseen_versions > 0) {
+        check_report(state, CHECK_WARNING, CHECK_VERSION_UNSEEN, false, about,
+                     "branch %" PRIu64 " has %" PRIu64
+                     " page versions that nothing sees and nothing is going to remove",
+                     branch->record.id, branch->unseen_versions);
+    }
+    if (is_counted && branch->counted_grains != (int64_t)branch->owned_grains) {
+        check_report(state, CHECK_WARNING, CHECK_COUNTER_WRONG, false, about,
+                     "branch %" PRIu64 " owns %" PRIu64 " grains, its counters say %" PRId64,
+                     branch->record.id, branch->owned_grains, branch->counted_grains);
+    }
+}
+
 void
 check_history_end(struct check_state *state)
 {
+    if (state->map_is_incomplete || state->history_is_incomplete) {
+        return;
+    }
     for (size_t n = 0; n < state->branch_count; n++) {
         const struct check_branch *branch = &state->branches[n];
-        bool is_known = !state->map_is_incomplete && !state->history_is_incomplete;
-        if (!is_known || branch->is_deleting
-            || (branch->links.count == branch->versions.count
-                && branch->links.sum == branch->versions.sum)) {
-            continue;
-        }
         uint8_t key[STORE_KEY_BYTES_MAX];
         uint32_t key_bytes = schema_key_id(key, SCHEMA_BRANCH, branch->record.id);
-        check_report(state, CHECK_ERROR, CHECK_LINKS_WRONG, false,
-                     (struct check_key){ STORE_FAMILY_SYSTEM, key, key_bytes },
-                     "branch %" PRIu64 " has %" PRIu64 " page versions, and %" PRIu64
-                     " links, which are not those of the versions",
-                     branch->record.id, branch->versions.count, branch->links.count);
+        struct check_key about = { STORE_FAMILY_SYSTEM, key, key_bytes };
+        check_links(state, branch, about);
+        check_line(state, branch, about);
     }
 }

@@ -19,11 +19,18 @@ struct check_branch {
     uint32_t volumes;  /* that name it */
     uint32_t children; /* branches that fork from it */
     uint32_t snapshots; /* of it */
+    uint32_t views;     /* of these, those that somebody may see */
     bool is_deleting;   /* its volume is being deleted: pages first, links later */
+    bool has_ended;     /* nothing sees it any more */
+    bool is_alone;      /* a line of its own, with a head, of which nothing is being removed */
+    uint64_t owned_above; /* of its line: grains of generations up to it are inherited */
     struct check_history versions; /* in the maps */
     struct check_history links;
     uint64_t volume_bytes; /* size of the volume that names it */
     uint64_t owned_grains; /* counted in the maps */
+    uint64_t head_grains;  /* that the newest version of each page names */
+    uint64_t unseen_versions;
+    int64_t counted_grains; /* by its counters */
 };
 
 struct check_snapshot {
@@ -84,6 +91,7 @@ struct check_state {
     uint64_t page_branch;
     uint64_t page_number;
     uint64_t page_generation; /* of the version before */
+    uint64_t page_grains;     /* that it names */
     bool has_page;
     uint32_t seen_first[MAP_PAGE_ENTRIES]; /* plus one; 0: none */
     struct check_seen *seen;
@@ -144,5 +152,7 @@ bool check_take_snapshot(struct check_state *state, const struct store_batch_ite
 bool check_take_policy(struct check_state *state, const struct store_batch_item *item);
 /* Volumes and branches are known. */
 void check_snapshots(struct check_state *state);
+/* Does a snapshot that somebody may see keep a generation in [from, to) of this branch? */
+bool check_is_seen(const struct check_state *state, uint64_t branch, uint64_t from, uint64_t to);
 
 #endif

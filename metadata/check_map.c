@@ -26,6 +26,12 @@ bitmap_of(const struct check_state *state, const struct check_extent *extent, en
 static void
 page_forget(struct check_state *state)
 {
+    struct check_branch *branch =
+        state->has_page ? check_find_branch(state, state->page_branch) : NULL;
+    if (branch != NULL) {
+        branch->head_grains += state->page_grains;
+    }
+    state->page_grains = 0;
     state->seen_count = 0;
     memset(state->seen_first, 0, sizeof(state->seen_first));
 }
@@ -50,6 +56,28 @@ page_has_seen(struct check_state *state, uint32_t index, grain_address grain)
 
 /* ---- grains ---- */
 
+/*
+ * Grains of a branch are in extents of its own, or of another branch of the same volume, whose
+ * extents that goes on using after a rollback; what it inherits, in those of its ancestors.
+ */
+static bool
+is_owner(const struct check_state *state, const struct check_branch *branch, uint64_t owner,
+         bool inherits)
+{
+    const struct check_branch *owning = check_find_branch(state, owner);
+    uint64_t volume = owning != NULL ? owning->record.volume : 0;
+    for (size_t steps = 0; branch != NULL && steps <= state->branch_count; steps++) {
+        if (branch->record.id == owner || (volume != 0 && branch->record.volume == volume)) {
+            return true;
+        }
+        if (!inherits || branch->record.parent == 0) {
+            return false;
+        }
+        branch = check_find_branch(state, branch->record.parent);
+    }
+    return false;
+}
+
 static void
 check_grain(struct check_state *state, const struct store_batch_item *item,
             struct check_branch *branch, uint32_t index, grain_address grain, uint64_t generation)
@@ -66,12 +94,12 @@ check_grain(struct check_state *state, const struct store_batch_item *item,
         }
         return;
     }
-    bool owns = generation > branch->record.fork_generation || branch->record.parent == 0;
+    /* Borne by the branch itself; by one of its line that it continues; or inherited. */
+    bool bore = branch->record.parent == 0 || generation > branch->record.fork_generation;
+    bool owns = bore || generation > branch->owned_above;
     uint64_t owner = extent->owner_branch;
     bool is_right_extent = extent->state == EXTENT_STATE_DATA
-        && (owner == 0
-            || (owns ? owner == branch->record.id
-                     : owner != branch->record.id && check_descends_from(state, branch, owner)));
+        && (owner == 0 || is_owner(state, branch, owner, !bore));
     if (!is_right_extent) {
         check_report(state, CHECK_ERROR, CHECK_GRAIN_EXTENT_WRONG, false, check_item_key(item),
                      "entry %u names a grain of extent %" PRIu64
@@ -85,6 +113,9 @@ check_grain(struct check_state *state, const struct store_batch_item *item,
     uint64_t bit = UINT64_C(1) << number % 64;
     uint64_t *word = bitmap_of(state, extent, owns ? BITMAP_OWNED : BITMAP_INHERITED) + number / 64;
     if (owns) {
+        if ((*word & bit) != 0 && !bore) {
+            return; /* a version of a branch further down names it, too */
+        }
         if ((*word & bit) != 0) {
             check_report(state, CHECK_ERROR, CHECK_GRAIN_TWICE, false, check_item_key(item),
                          "entry %u names grain %u of extent %" PRIu64 ", as another entry does",
@@ -104,9 +135,10 @@ check_entry(struct check_state *state, const struct store_batch_item *item,
     const struct map_entry *entry = &state->entries[index];
     bool has_home = entry->home != GRAIN_NONE;
     bool has_base = entry->base != GRAIN_NONE;
+    state->page_grains += (has_home ? 1 : 0) + (has_base ? 1 : 0);
     if ((has_home && (entry->home_generation == 0 || entry->home_generation > page_generation))
         || (has_base && (entry->base_generation == 0 || entry->base_generation > page_generation))
-        || (has_home && has_base && entry->base_generation > entry->home_generation)) {
+        || (has_home && has_base && entry->base_generation >= entry->home_generation)) {
         check_report(state, CHECK_ERROR, CHECK_ENTRY_GENERATION_WRONG, false, check_item_key(item),
                      "entry %u of a page of generation %" PRIu64
                      " has grains of generations %u and %u",
@@ -171,7 +203,12 @@ check_map_item(struct check_state *state, const struct store_batch_item *item)
         state->page_generation = 0;
     }
     check_add_version(&branch->versions, page, generation, state->page_generation);
+    if (state->page_generation != 0 && branch->is_alone
+        && !check_is_seen(state, branch_id, state->page_generation, generation)) {
+        branch->unseen_versions++;
+    }
     state->page_generation = generation;
+    state->page_grains = 0;
     for (uint32_t index = 0; index < MAP_PAGE_ENTRIES && state->has_pool; index++) {
         if (!map_entry_is_empty(&state->entries[index])) {
             check_entry(state, item, branch, page, generation, index);
@@ -264,21 +301,25 @@ check_use(struct check_state *state, const struct check_extent *extent)
     }
 }
 
+/* What a head with a parent names is not known without looking up each page there. */
 static void
 check_mapped_count(struct check_state *state, const struct check_branch *branch)
 {
-    if (branch->position.mapped_grains == branch->owned_grains) {
+    bool is_whole_head = branch->record.parent == 0
+        && (branch->record.flags & BRANCH_HEADLESS) == 0
+        && !(branch->is_deleting && branch->record.current_generation > 1);
+    if (!is_whole_head || branch->position.mapped_grains == branch->head_grains) {
         return;
     }
     uint8_t key[STORE_KEY_BYTES_MAX];
     uint32_t key_bytes = schema_key_id(key, SCHEMA_POSITION, branch->record.id);
     check_report(state, CHECK_WARNING, CHECK_MAPPED_COUNT_WRONG, true,
                  (struct check_key){ STORE_FAMILY_SYSTEM, key, key_bytes },
-                 "branch %" PRIu64 " owns %" PRIu64 " grains, not %" PRIu64, branch->record.id,
-                 branch->owned_grains, branch->position.mapped_grains);
+                 "branch %" PRIu64 " names %" PRIu64 " grains, not %" PRIu64, branch->record.id,
+                 branch->head_grains, branch->position.mapped_grains);
     if (check_repair(state) != NULL) {
         struct branch_position position = branch->position;
-        position.mapped_grains = branch->owned_grains;
+        position.mapped_grains = branch->head_grains;
         schema_put_position(check_repair(state), branch->record.id, &position);
     }
 }
@@ -286,6 +327,7 @@ check_mapped_count(struct check_state *state, const struct check_branch *branch)
 void
 check_map_end(struct check_state *state)
 {
+    page_forget(state);
     for (size_t n = 0; n < state->extent_count; n++) {
         if (state->extents[n].state == EXTENT_STATE_DATA) {
             check_use(state, &state->extents[n]);

@@ -46,8 +46,8 @@ check_take_policy(struct check_state *state, const struct store_batch_item *item
 /* ---- among the records ---- */
 
 /* They are in order of branch and generation. */
-static struct check_snapshot *
-find_snapshot(const struct check_state *state, uint64_t branch, uint64_t generation)
+static size_t
+snapshot_lower_bound(const struct check_state *state, uint64_t branch, uint64_t generation)
 {
     size_t low = 0;
     size_t high = state->snapshot_count;
@@ -60,9 +60,16 @@ find_snapshot(const struct check_state *state, uint64_t branch, uint64_t generat
             high = middle;
         }
     }
-    bool found = low < state->snapshot_count && state->snapshots[low].branch == branch
-        && state->snapshots[low].generation == generation;
-    return found ? &state->snapshots[low] : NULL;
+    return low;
+}
+
+static struct check_snapshot *
+find_snapshot(const struct check_state *state, uint64_t branch, uint64_t generation)
+{
+    size_t at = snapshot_lower_bound(state, branch, generation);
+    bool found = at < state->snapshot_count && state->snapshots[at].branch == branch
+        && state->snapshots[at].generation == generation;
+    return found ? &state->snapshots[at] : NULL;
 }
 
 static void
@@ -100,8 +107,11 @@ check_snapshot(struct check_state *state, const struct check_snapshot *snapshot)
         return;
     }
     branch->snapshots++;
-    if (snapshot->generation == 0 || snapshot->generation >= branch->record.current_generation
-        || (branch->record.parent != 0
+    branch->views += snapshot->record.state != SNAPSHOT_DELETING;
+    /* One that is being made is recorded before its generation ends. */
+    bool is_pending = snapshot->record.state == SNAPSHOT_PENDING;
+    uint64_t end = branch->record.current_generation + (is_pending ? 1 : 0);
+    if (snapshot->generation == 0 || snapshot->generation >= end || (branch->record.parent != 0
             && snapshot->generation <= branch->record.fork_generation)) {
         report_snapshot(state, CHECK_ERROR, CHECK_SNAPSHOT_GENERATION_WRONG, snapshot,
                         "keeps a generation that is none of its branch's frozen ones:",
@@ -167,11 +177,27 @@ check_twice(struct check_state *state)
     free(sorted);
 }
 
+bool
+check_is_seen(const struct check_state *state, uint64_t branch, uint64_t from, uint64_t to)
+{
+    for (size_t at = snapshot_lower_bound(state, branch, from); at < state->snapshot_count; at++) {
+        const struct check_snapshot *snapshot = &state->snapshots[at];
+        if (snapshot->branch != branch || snapshot->generation >= to) {
+            return false;
+        }
+        if (snapshot->record.state != SNAPSHOT_DELETING) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A branch needs the generation of its parent at which it forks. */
 static void
-check_fork(struct check_state *state, const struct branch_record *record)
+check_fork(struct check_state *state, const struct check_branch *branch)
 {
-    if (record->parent == 0 || (record->flags & BRANCH_CONTINUES) != 0) {
+    const struct branch_record *record = &branch->record;
+    if (record->parent == 0 || (record->flags & BRANCH_CONTINUES) != 0 || branch->has_ended) {
         return;
     }
     struct check_snapshot *fork = find_snapshot(state, record->parent, record->fork_generation);
@@ -187,6 +213,44 @@ check_fork(struct check_state *state, const struct branch_record *record)
                  "this branch forks from generation %" PRIu64 " of branch %" PRIu64
                  ", which no snapshot keeps",
                  record->fork_generation, record->parent);
+}
+
+static bool
+continues(const struct check_branch *branch)
+{
+    return (branch->record.flags & BRANCH_CONTINUES) != 0 && branch->record.parent != 0;
+}
+
+/* What has ended, and which branches are lines. Children have higher ids than their parents. */
+static void
+find_lines(struct check_state *state)
+{
+    for (size_t n = 0; n < state->branch_count; n++) {
+        struct check_branch *branch = &state->branches[n];
+        branch->is_alone = (branch->record.flags & BRANCH_HEADLESS) == 0 && !continues(branch)
+            && branch->snapshots == branch->views && !branch->is_deleting;
+    }
+    for (size_t n = state->branch_count; n > 0; n--) {
+        struct check_branch *branch = &state->branches[n - 1];
+        /* `is_alone` of one without a head is unset, and set while one above continues it. */
+        branch->has_ended = (branch->record.flags & BRANCH_HEADLESS) != 0 && branch->views == 0
+            && !branch->is_alone;
+        struct check_branch *parent =
+            continues(branch) ? check_find_branch(state, branch->record.parent) : NULL;
+        if (parent != NULL && !branch->has_ended && parent < branch) {
+            parent->is_alone = (parent->record.flags & BRANCH_HEADLESS) != 0;
+        }
+    }
+    for (size_t n = 0; n < state->branch_count; n++) {
+        struct check_branch *branch = &state->branches[n];
+        branch->is_alone &= (branch->record.flags & BRANCH_HEADLESS) == 0;
+        branch->owned_above = branch->record.parent != 0 ? branch->record.fork_generation : 0;
+        const struct check_branch *parent =
+            continues(branch) ? check_find_branch(state, branch->record.parent) : NULL;
+        if (parent != NULL && parent < branch) {
+            branch->owned_above = parent->owned_above;
+        }
+    }
 }
 
 static void
@@ -217,8 +281,9 @@ check_snapshots(struct check_state *state)
         check_snapshot(state, &state->snapshots[n]);
     }
     check_twice(state);
+    find_lines(state);
     for (size_t n = 0; n < state->branch_count; n++) {
-        check_fork(state, &state->branches[n].record);
+        check_fork(state, &state->branches[n]);
     }
     for (size_t n = 0; n < state->snapshot_count; n++) {
         const struct check_snapshot *snapshot = &state->snapshots[n];

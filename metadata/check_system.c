@@ -305,7 +305,9 @@ check_branches(struct check_state *state)
     }
     for (size_t n = 0; n < state->branch_count; n++) {
         const struct check_branch *branch = &state->branches[n];
-        if (branch->volumes == 0 && branch->children == 0 && branch->snapshots == 0) {
+        bool is_headless = (branch->record.flags & BRANCH_HEADLESS) != 0; /* it goes by itself */
+        if (branch->volumes == 0 && branch->children == 0 && branch->snapshots == 0
+            && !is_headless) {
             report_id(state, CHECK_WARNING, CHECK_BRANCH_ORPHAN, SCHEMA_BRANCH, branch->record.id,
                       "no volume, snapshot or clone uses this branch; grains that it owns:",
                       branch->position.mapped_grains);

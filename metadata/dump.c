@@ -222,6 +222,7 @@ dump_export(struct dump_state *state, const struct store_batch_item *item)
     PUT_STRING(line, "type", "export");
     put_number(line, "id", export.id);
     put_number(line, "volume", export.volume);
+    put_number(line, "snapshot", export.snapshot);
     PUT_STRING(line, "name", export.name);
     PUT_STRING(line, "protocol", export.protocol);
     put_boolean(line, "read_only", export.read_only);

@@ -294,6 +294,7 @@ struct export_record {
     bool read_only;
     bool exclusive;
     char options[512]; /* JSON object: what the protocol adds */
+    uint64_t snapshot; /* id of the volume's snapshot that is exported; 0: the volume itself */
 };
 
 enum run_state {

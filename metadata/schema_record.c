@@ -135,6 +135,7 @@ static const struct record_field export_fields[] = {
     FIELD(export_record, 5, BOOLEAN, read_only),
     FIELD(export_record, 6, BOOLEAN, exclusive),
     FIELD(export_record, 7, TEXT, options),
+    FIELD_OPTIONAL(export_record, 8, NUMBER, snapshot),
 };
 
 static const struct record_field run_fields[] = {
@@ -260,7 +261,8 @@ static bool
 export_check(const void *record)
 {
     const struct export_record *export = record;
-    return export->name[0] != '\0' && export->protocol[0] != '\0';
+    return export->name[0] != '\0' && export->protocol[0] != '\0' &&
+           (export->snapshot == 0 || export->read_only);
 }
 
 static bool

@@ -328,7 +328,7 @@ the_dump_is_json_and_complete(void **state)
         "{\"type\":\"link\",\"branch\":1,\"version\":4,\"previous\":2,\"page\":0}",
         "{\"type\":\"counter\",\"branch\":1,\"birth\":2,\"death\":4,\"grains\":1}",
         "{\"type\":\"counter\",\"branch\":1,\"birth\":1,\"death\":4,\"grains\":0}",
-        "{\"type\":\"position\",\"branch\":1,\"batch\":10,\"mapped_grains\":6}",
+        "{\"type\":\"position\",\"branch\":1,\"batch\":10,\"mapped_grains\":5}",
         "{\"type\":\"damaged\",\"family\":0,\"key\":\"560000000000000007\","
         "\"value\":\"6e6f697365\"}",
         "\"text\":\"a \\\"quote\\\"\\u000a\\u00ff\"}",

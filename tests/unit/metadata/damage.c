@@ -202,7 +202,12 @@ build_history(struct byte_buffer *batch)
     example_put_link(batch, EXAMPLE_BRANCH, 2, 0, 1);
     example_put_link(batch, EXAMPLE_CLONE, 4, 0, 0);
     example_put_link(batch, EXAMPLE_SMALL, 4, 0, 1);
+    example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 1, 1);
     example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 2, 3);
+    example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 3, 1);
+    example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 4, 1);
+    example_add_counter(batch, EXAMPLE_CLONE, HISTORY_FOREVER, 3, 1);
+    example_add_counter(batch, EXAMPLE_SMALL, HISTORY_FOREVER, 4, 1);
     example_add_counter(batch, EXAMPLE_BRANCH, 4, 2, 1);
     example_add_counter(batch, EXAMPLE_BRANCH, 4, 1, 2);
     example_add_counter(batch, EXAMPLE_BRANCH, 4, 1, -2); /* the same as none */
@@ -251,11 +256,11 @@ example_build(struct byte_buffer *batch)
         struct disk_record disk = example_disk(index);
         schema_put_disk(batch, &disk);
     }
-    static const uint64_t owned[] = { 0, 6, 1, 1 };
+    static const uint64_t mapped[] = { 0, 5, 4, 1 };
     for (uint64_t id = 1; id <= 3; id++) {
         struct volume_record volume = example_volume(id);
         struct branch_record branch = example_branch(id);
-        struct branch_position position = { .batch = 10 * id, .mapped_grains = owned[id] };
+        struct branch_position position = { .batch = 10 * id, .mapped_grains = mapped[id] };
         schema_put_volume(batch, &volume);
         schema_put_branch(batch, &branch);
         schema_put_position(batch, id, &position);
@@ -677,6 +682,13 @@ grain_of_the_future(struct byte_buffer *batch)
 }
 
 static void
+base_as_young_as_its_home(struct byte_buffer *batch)
+{
+    put_delta(batch, EXAMPLE_BRANCH, 0, 4, 1,
+              (struct map_entry){ HOME(EXAMPLE_EXTENT_B, 7, 2), BASE(EXAMPLE_EXTENT_A, 1, 2) });
+}
+
+static void
 base_younger_than_home(struct byte_buffer *batch)
 {
     put_delta(batch, EXAMPLE_BRANCH, 0, 4, 1,
@@ -748,13 +760,27 @@ grain_inherited_from_nobody(struct byte_buffer *batch)
     set_use(batch, EXAMPLE_EXTENT_A, true, 33);
 }
 
+/* Nobody sees the first of these two, and no snapshot is being deleted. */
+static void
+version_that_nothing_sees(struct byte_buffer *batch)
+{
+    static struct map_entry entries[MAP_PAGE_ENTRIES];
+    entries[5] = (struct map_entry){ HOME(EXAMPLE_EXTENT_A, 2, 2) };
+    put_page(batch, EXAMPLE_BRANCH, 1, 3, entries);
+    put_page(batch, EXAMPLE_BRANCH, 1, 4, entries);
+    example_put_link(batch, EXAMPLE_BRANCH, 3, 2, 1);
+    example_put_link(batch, EXAMPLE_BRANCH, 4, 3, 1);
+}
+
 static void
 lost_page(struct byte_buffer *batch)
 {
     uint8_t key[MAP_KEY_BYTES];
     map_key_encode(key, EXAMPLE_BRANCH, 1, 2);
     store_batch_delete(batch, STORE_FAMILY_MAP, key, sizeof(key));
-    example_delete_link(batch, EXAMPLE_BRANCH, 2, 0, 1); /* so that use bits are all that is left */
+    /* So that use bits are all that is left. */
+    example_delete_link(batch, EXAMPLE_BRANCH, 2, 0, 1);
+    example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 2, -1);
 }
 
 static void
@@ -823,6 +849,8 @@ const struct damage damages[] = {
     FAIL(link_of_another_page, LINKS_WRONG),
     WARN(negative_counter, COUNTER_WRONG),
     WARN(counter_of_the_future, COUNTER_WRONG),
+    WARN(counters_of_more_than_there_is, COUNTER_WRONG),
+    WARN(version_that_nothing_sees, VERSION_UNSEEN),
     MEND(position_of_no_branch, POSITION_ORPHAN, WARNING),
     MEND(wrong_mapped_count, MAPPED_COUNT_WRONG, WARNING),
     MEND(export_of_no_volume, EXPORT_VOLUME_MISSING, WARNING),
@@ -847,6 +875,7 @@ const struct damage damages[] = {
     FAIL(page_below_the_fork, PAGE_GENERATION_WRONG),
     FAIL(grain_of_the_future, ENTRY_GENERATION_WRONG),
     FAIL(base_younger_than_home, ENTRY_GENERATION_WRONG),
+    FAIL(base_as_young_as_its_home, ENTRY_GENERATION_WRONG),
     WARN(entry_beyond_the_end, ENTRY_BEYOND_END),
     FAIL(grain_of_no_extent, GRAIN_EXTENT_MISSING),
     FAIL(grain_of_another_branch, GRAIN_EXTENT_WRONG),

@@ -231,3 +231,9 @@ counter_of_the_future(struct byte_buffer *batch)
 {
     example_add_counter(batch, EXAMPLE_BRANCH, 6, 2, 1);
 }
+
+void
+counters_of_more_than_there_is(struct byte_buffer *batch)
+{
+    example_add_counter(batch, EXAMPLE_BRANCH, HISTORY_FOREVER, 2, 1);
+}

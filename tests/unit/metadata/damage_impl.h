@@ -44,5 +44,6 @@ void link_to_another_version(struct byte_buffer *batch);
 void link_of_another_page(struct byte_buffer *batch);
 void negative_counter(struct byte_buffer *batch);
 void counter_of_the_future(struct byte_buffer *batch);
+void counters_of_more_than_there_is(struct byte_buffer *batch);
 
 #endif
