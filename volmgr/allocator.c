@@ -159,8 +159,9 @@ promised_to_others(const struct pool *pool, const struct volume *volume)
             continue;
         }
         uint64_t wanted = div_round_up(other->durable.reserve_bytes, pool->record.extent_bytes);
-        if (wanted > other->extents_owned) {
-            promised += wanted - other->extents_owned;
+        uint64_t has = volume_extents_writable(other);
+        if (wanted > has) {
+            promised += wanted - has;
         }
     }
     return promised;
@@ -428,7 +429,7 @@ grant_add_extent(struct allocator_machine *machine, struct extent_place place)
     extent->state = EXTENT_STATE_DATA;
     grant->extents[grant->count++] = id;
     if (grant->volume != NULL) {
-        grant->volume->extents_owned++;
+        pool_branch_got_extent(grant->pool, grant->volume->branch.id);
     }
     struct extent_record record = {
         .owner_branch = extent->owner_branch,

@@ -5,10 +5,12 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/util.h"
 #include "volmgr/core_impl.h"
 
 enum {
     LEDGER_URGENT_PART = 16, /* a sixteenth of the ring is kept for checkpoints */
+    BRANCH_PUT_BYTES = 192,  /* room for the record of a branch */
 };
 
 static void committer_next(struct committer *committer);
@@ -191,7 +193,8 @@ take_group(struct committer *committer)
 
     list_for_each_safe(&committer->waiting, link) {
         struct commit_request *request = list_entry(link, struct commit_request, link);
-        uint64_t more = bytes + request->batch->length_bytes;
+        uint64_t more = bytes + request->batch->length_bytes +
+                        (request->branch != 0 ? BRANCH_PUT_BYTES : 0);
         if (pool->ledger != NULL) {
             bool too_long = bytes > 0 && more > ledger_size_bytes(pool->ledger) / 8;
             if (too_long ||
@@ -210,6 +213,25 @@ committer_ledger_released(struct committer *committer)
 {
     ASSERT_ON_REACTOR(committer->pool->manager->control);
     reactor_end_of_pass(committer->pool->manager->control, &committer->hook, group_hook);
+}
+
+/*
+ * As it is now: what control has changed in it was committed before, or is in this group. It would
+ * be taken back by a record that was encoded elsewhere.
+ */
+static void
+put_branch(struct committer *committer, const struct commit_request *request)
+{
+    struct pool_branch *branch = pool_find_branch(committer->pool, request->branch);
+
+    if (branch == NULL) {
+        return; /* it was deleted while this was on its way */
+    }
+    size_t before = committer->group.length_bytes;
+    branch->record.current_generation =
+        MAX(branch->record.current_generation, (uint64_t)request->branch_generation);
+    schema_put_branch(&committer->group, &branch->record);
+    ASSERT_OP(committer->group.length_bytes - before, <=, (size_t)BRANCH_PUT_BYTES);
 }
 
 static void
@@ -240,6 +262,12 @@ committer_next(struct committer *committer)
         byte_buffer_append(&committer->group, request->batch->data, request->batch->length_bytes);
         has_numbers |= request->has_numbers;
         committer->requests++;
+    }
+    list_for_each(&committer->in_flight, link) {
+        const struct commit_request *request = list_entry(link, struct commit_request, link);
+        if (request->branch != 0) {
+            put_branch(committer, request);
+        }
     }
     /* Behind them and as it is now: a request that was overtaken must not take numbers back. */
     if (has_numbers) {

@@ -37,6 +37,12 @@ struct commit_request {
     struct byte_buffer *batch;
     bool urgent;         /* may use the last part of the ledger (C4) */
     bool has_numbers;    /* it has used numbers of the pool's record: that goes with the group */
+    /*
+     * The record of this branch (0: none) goes with the group, as control has it; its current
+     * generation has been raised to this by then.
+     */
+    uint64_t branch;
+    uint32_t branch_generation;
     uint64_t ret_commit; /* the number under which it became durable */
     struct list link;
     struct message message;

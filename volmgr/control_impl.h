@@ -279,6 +279,7 @@ struct export {
     struct hash_node by_name; /* manager->exports_by_name, while it is active */
     struct list default_link; /* manager->default_exports, if it is active and a default */
     struct volume *volume;
+    struct snapshot *snapshot; /* of the volume, that is exported; NULL: the volume itself */
     struct export_record record;
     struct export_access access; /* of record.options */
     bool active; /* false: another pool has an export of this name */
@@ -307,6 +308,7 @@ void exports_rename_end(struct volume *volume, bool done);
 void volume_open_export(struct volume *volume, uint64_t export_id);
 void volume_shut_export(struct volume *volume, uint64_t export_id);
 bool volume_export_is_open(const struct volume *volume, uint64_t export_id);
+/* Without those of its snapshots. */
 uint32_t volume_export_count(const struct volume *volume);
 
 /* ---- session.c ---- */

@@ -33,6 +33,9 @@
 #include "volmgr/manager.h"
 #include "volmgr/map_cache_impl.h"
 #include "volmgr/range_lock_impl.h"
+#include "volmgr/retention_impl.h"
+#include "volmgr/snapshot_impl.h"
+#include "volmgr/snapshot_owner_impl.h"
 #include "volmgr/unflushed_impl.h"
 #include "volmgr/volume.h"
 
@@ -41,8 +44,12 @@ struct event_file;
 struct machine;
 struct pool;
 struct pool_checkpointing;
+struct reclaim;
 struct session_table;
 struct shard;
+struct snapshot_creation;
+struct snapshot_policies;
+struct snapshot_policy;
 struct state_space;
 
 /* ---- disks ---- */
@@ -150,6 +157,7 @@ struct volume_seal {
     uint64_t batch;             /* number that is being made durable */
     struct commit_request commit;
     struct byte_buffer bytes;   /* the store batch */
+    size_t frozen_bytes;        /* of them: what had been encoded before (history.frozen) */
     struct list pages;          /* struct map_page by seal_link: entries in `sealed` */
     struct byte_buffer allocated; /* grain_address[]: until it is known that it was committed */
     struct byte_buffer dropped; /* grain_address[]: free once committed */
@@ -172,11 +180,21 @@ struct volume {
     struct volume_info *info;     /* any reactor; replaced whole, freed after a round (V2) */
     struct branch_record branch;
     uint32_t frozen; /* grains up to this generation are needed by others, and never written */
+    uint32_t view;   /* LINEAGE_FOREVER: the head; else it shows this generation, read-only */
+    uint32_t owned_above; /* grains up to it are inherited: never written or freed by this head */
+    struct view_chain *chain; /* where its pages are looked up */
+    uint32_t branches_kept;     /* control: struct pool_branch that have it as their volume */
+    bool keeper; /* control: it only keeps extents of branches without a head (snapshot_impl.h) */
+    struct snapshot *snapshot;  /* control: that it shows; NULL: it shows the head */
+    struct list snapshots;      /* control: struct snapshot by volume_link */
     struct hash_node by_id;     /* control: pool->volumes_by_id */
     struct hash_node by_branch; /* control: pool->volumes_by_branch */
     struct hash_node by_name;   /* control: pool->volumes_by_name */
     struct list pool_link;      /* control: pool->volumes */
     uint32_t holds;             /* control: export look-ups that have not been released */
+    uint64_t extents_pinned;    /* control: of the owned, that snapshots need: no room for writes */
+    struct snapshot_policy *policy; /* control: schedule of its snapshots; NULL: none */
+    struct snapshot_creation *creating; /* control: a snapshot of it is being made */
     bool altering;              /* control: an operation on it waits outside the pool's line */
     bool pending;               /* control: it is being made, its record is not yet durable */
     struct list exports;        /* control: struct export by volume_link */
@@ -202,7 +220,8 @@ struct volume {
     bool loss_to_report;          /* the next FLUSH fails */
     bool loss_told;               /* a FLUSH has failed since the last loss began */
     uint32_t seals_failed;        /* since the last good one */
-    uint64_t loss_epoch;          /* losses that began */
+    uint64_t losses;              /* that began */
+    uint64_t plan_epoch; /* raised by what makes windows be planned again: loss, frozen */
     struct volume_loss *loss;     /* whose marks are being set; NULL: none */
     struct list loss_waiters;     /* requests */
     struct unflushed written;     /* blocks written since the last sealing */
@@ -218,8 +237,10 @@ struct volume {
     uint32_t journal_records;                  /* sum of both */
     struct list flush_requests; /* wait for the next seal */
     struct volume_seal seal;
+    struct volume_history history; /* snapshot_owner.c: gate, and what freezes */
     struct grain_source source; /* its own extents; small volumes use the shard's */
     struct list drain_waiters;
+    struct list changes; /* struct changes by volume_link: what compares it with a snapshot */
 
     uint64_t operations[VOLUME_OPERATION_COUNT];
     uint64_t bytes[VOLUME_OPERATION_COUNT];
@@ -292,7 +313,19 @@ struct pool {
     struct list volumes;
     struct hash_table volumes_by_id;
     struct hash_table volumes_by_name;
-    struct hash_table volumes_by_branch;
+    struct hash_table volumes_by_branch; /* heads */
+    struct lineage lineage;
+    struct hash_table branches;   /* struct pool_branch by id */
+    struct list branch_list;      /* the same, by ascending id */
+    struct hash_table snapshots;  /* struct snapshot by (branch, generation) */
+    struct hash_table snapshots_by_name; /* those with a name, by volume and name */
+    struct list snapshot_list;    /* all of them */
+    struct list views;            /* struct volume by pool_link: that show snapshots */
+    uint32_t surveys; /* of its space, by who does not stand in its line: it is not freed */
+    struct retention_clock clock; /* by which snapshots expire: pool_clock_ns() */
+    struct snapshot_policies *policies; /* snapshot_policy.c; NULL: no schedule is being kept */
+    struct byte_buffer reclaim_jobs; /* struct lineage_job[]: what is to be freed, see reclaim.c */
+    struct reclaim *reclaim;         /* who works on them; NULL: nobody does */
     uint32_t volume_count; /* without those being deleted */
     struct list controls;      /* struct control in line; the first one runs */
     struct list extent_grants; /* requests of shards for extents, in line */
@@ -357,11 +390,23 @@ pool_disk(const struct pool *pool, uint16_t index)
     return pool->disks[index];
 }
 
-/* The shard on which a branch lives. */
-static inline struct shard *
-pool_shard_of_branch(const struct pool *pool, uint64_t branch, uint32_t shard_count)
+/*
+ * The shard on which a branch lives: that of the volume whose head it is or was, so that a rollback
+ * stays on its reactor.
+ */
+static inline uint32_t
+pool_shard_index(const struct branch_record *branch, uint32_t shard_count)
 {
-    return pool->shards[branch % shard_count];
+    return (uint32_t)((branch->volume != 0 ? branch->volume : branch->id) % shard_count);
+}
+
+/* Extents of the volume that its reserve can be taken from. Control reactor. */
+static inline uint64_t
+volume_extents_writable(const struct volume *volume)
+{
+    return volume->extents_owned > volume->extents_pinned
+               ? volume->extents_owned - volume->extents_pinned
+               : 0;
 }
 
 /* Which volatile journal shard `index` has in this run, or had in the run of `run`. */
@@ -389,7 +434,8 @@ void pool_committed(struct pool *pool);
 void pool_space_changed(struct pool *pool);
 /* An allocation for `volume` (NULL: small volumes) was refused. Rate-limited event. */
 void pool_out_of_space(struct pool *pool, struct volume *volume);
-/* An extent of this branch went back to the pool: volume->extents_owned. */
+/* An extent of this branch has come, or gone back to the pool: extents_owned of its volume. */
+void pool_branch_got_extent(struct pool *pool, uint64_t branch);
 void pool_branch_lost_extent(struct pool *pool, uint64_t branch);
 
 /* ---- shard.c: life of a shard and of the volumes on it ---- */
@@ -443,15 +489,20 @@ void seal_kick_all(struct shard *shard);
 bool seal_is_clean(const struct volume *volume);
 /* The volume has written something: it is sealed within the commit interval. */
 void seal_note_dirty(struct volume *volume);
-/* A page's entry has changed: it belongs to the open batch. */
+/* Does anybody wait for the next seal? */
+bool seal_is_awaited(const struct volume *volume);
 /*
  * A PUT of a whole page and its link, as a version that is new. One that nobody but the head has
  * seen gives way to it.
  */
-void seal_put_version(struct byte_buffer *batch, const struct branch_record *branch, uint64_t page,
+void seal_put_version(struct byte_buffer *batch, const struct volume *volume, uint64_t page,
                       const struct map_version *version, const struct byte_buffer *value);
-/* Before a change to the page: decides to which stored version it goes (map_version_impl.h). */
-void seal_page_will_change(struct volume *volume, struct map_page *page);
+/*
+ * Before a change to the page: decides to which stored version it goes (map_version_impl.h). Its
+ * number will be above `above`, the generation of what an entry is going to name below its home.
+ */
+void seal_page_will_change(struct volume *volume, struct map_page *page, uint32_t above);
+/* A page's entry has changed: it belongs to the open batch. */
 void seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index);
 /* May this volume append `records` to the journal now? Kicks a seal when not. */
 bool seal_journal_has_room(struct volume *volume, uint32_t records);
@@ -470,6 +521,11 @@ bool volume_loss_concerns(const struct volume *volume, uint32_t disk_index);
  */
 void volume_loss_note_written(struct volume *volume, uint32_t disk_index, uint64_t start_bytes,
                               uint64_t end_bytes, bool durable);
+
+/* ---- changes.c ---- */
+
+/* A page becomes dirty: who compares the volume has to look at it. */
+void changes_add_page(struct volume *volume, uint64_t page);
 
 /* ---- pipeline.c ---- */
 

@@ -7,6 +7,9 @@
  * export may be removed: the volume's reactor knows which exports are open, and lets nobody in who
  * has come by another.
  *
+ * An export of a snapshot hangs on the snapshot's volume like the others, and is read-only. What
+ * hosts attach to is a view volume, which exists while somebody has looked it up.
+ *
  * Invariants
  *  EX1  A name is taken from before the commit that gives it until after the one that ends it, so
  *       that operations of two pools, whose commits are not in one line, cannot both succeed.
@@ -18,7 +21,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "volmgr/control_impl.h"
+#include "volmgr/snapshot_control_impl.h"
 
 /* ---- the table ---- */
 
@@ -159,6 +162,18 @@ serve_next(struct manager *manager, const char *protocol, const char *name)
     }
 }
 
+static struct snapshot *
+find_exported(const struct volume *volume, uint64_t snapshot_id)
+{
+    list_for_each(&volume->snapshots, link) {
+        struct snapshot *snapshot = list_entry(link, struct snapshot, volume_link);
+        if (snapshot->record.id == snapshot_id) {
+            return snapshot->record.state == SNAPSHOT_KEPT ? snapshot : NULL;
+        }
+    }
+    return NULL;
+}
+
 static struct export *
 export_add(struct volume *volume, const struct export_record *record)
 {
@@ -167,6 +182,7 @@ export_add(struct volume *volume, const struct export_record *record)
 
     ASSERT(export != NULL);
     export->volume = volume;
+    export->snapshot = record->snapshot != 0 ? find_exported(volume, record->snapshot) : NULL;
     export->record = *record;
     if (export_access_parse(record->options, &export->access) < 0) {
         event_raise(manager, EVENT_WARNING, volume->pool->name, volume->durable.name,
@@ -211,9 +227,18 @@ void
 export_restore(struct volume *volume, const struct export_record *record)
 {
     ASSERT_ON_REACTOR(volume->pool->manager->control);
+    if (record->snapshot != 0 && find_exported(volume, record->snapshot) == NULL) {
+        event_raise(volume->pool->manager, EVENT_WARNING, volume->pool->name, volume->durable.name,
+                    "export-snapshot-missing",
+                    "the export `%.100s` is of a snapshot that is not there: it is not served",
+                    record->name);
+        return;
+    }
     const struct export *export = export_add(volume, record);
 
-    volume_open_export(volume, record->id); /* its reactor does not serve it yet */
+    if (export->snapshot == NULL) {
+        volume_open_export(volume, record->id); /* its reactor does not serve it yet */
+    }
     if (!export->active) {
         event_raise(volume->pool->manager, EVENT_WARNING, volume->pool->name,
                     volume->durable.name, "export-name-taken",
@@ -234,17 +259,33 @@ exports_forget(struct volume *volume)
 
 /* ---- renaming ---- */
 
+/* Under which it is found if no other name was wished. */
+static void
+export_default_name(const struct export *export, const char *volume_name,
+                    char text[static SNAPSHOT_PATH_SIZE])
+{
+    struct volume_name name = { 0 };
+
+    snprintf(name.pool, sizeof(name.pool), "%s", export->volume->pool->name);
+    snprintf(name.volume, sizeof(name.volume), "%s", volume_name);
+    if (export->snapshot != NULL) {
+        snprintf(name.snapshot, sizeof(name.snapshot), "%s", export->snapshot->record.name);
+    }
+    volume_name_format(&name, text);
+}
+
 int
 exports_rename_begin(struct volume *volume, const char *new_volume_name, struct byte_buffer *batch,
                      struct error *error)
 {
     ASSERT_ON_REACTOR(volume->pool->manager->control);
     struct manager *manager = volume->pool->manager;
-    char old_name[VOLUME_PATH_SIZE];
+    char old_name[SNAPSHOT_PATH_SIZE];
+    char new_name[SNAPSHOT_PATH_SIZE];
 
-    volume_path(volume, old_name);
     list_for_each(&volume->exports, link) {
         struct export *export = list_entry(link, struct export, volume_link);
+        export_default_name(export, volume->durable.name, old_name);
         if (strcmp(export->record.name, old_name) != 0) {
             continue;
         }
@@ -256,10 +297,18 @@ exports_rename_begin(struct volume *volume, const char *new_volume_name, struct 
         struct export *renamed = calloc(1, sizeof(*renamed));
         ASSERT(renamed != NULL);
         renamed->volume = volume;
+        renamed->snapshot = export->snapshot;
         renamed->record = export->record;
         renamed->hidden = true;
-        snprintf(renamed->record.name, sizeof(renamed->record.name), "%s/%s", volume->pool->name,
-                 new_volume_name);
+        export_default_name(export, new_volume_name, new_name);
+        if (strlen(new_name) >= sizeof(export->record.name)) {
+            error_set(error, -ENAMETOOLONG,
+                      "`%.300s` is too long for the name of an export: remove that export first",
+                      new_name);
+            exports_rename_end(volume, false);
+            return -ENAMETOOLONG;
+        }
+        memcpy(renamed->record.name, new_name, strlen(new_name) + 1);
         list_init(&renamed->default_link);
         export_activate(manager, renamed);
         export->renamed = renamed;
@@ -312,7 +361,7 @@ volume_export_count(const struct volume *volume)
     ASSERT_ON_REACTOR(volume->pool->manager->control);
     uint32_t count = 0;
     list_for_each(&volume->exports, link) {
-        count++;
+        count += list_entry(link, struct export, volume_link)->snapshot == NULL;
     }
     return count;
 }
@@ -352,6 +401,22 @@ struct export_creation {
 
 MACHINE_DONE(create_commit_done, struct export_creation, commit.op)
 
+static int
+name_by_default(struct export_creation *creation, struct error *error)
+{
+    struct export_record *record = &creation->create->record;
+    char name[SNAPSHOT_PATH_SIZE];
+
+    volume_name_format(&creation->create->name, name);
+    if (strlen(name) >= sizeof(record->name)) {
+        return error_set(error, -ENAMETOOLONG,
+                         "`%.300s` is too long for the name of an export: give it another one",
+                         name);
+    }
+    memcpy(record->name, name, strlen(name) + 1);
+    return 0;
+}
+
 static enum machine_step
 create_check(struct export_creation *creation)
 {
@@ -366,8 +431,18 @@ create_check(struct export_creation *creation)
     if (record->protocol[0] == '\0') {
         return machine_fail(machine, -EINVAL, "an export needs a protocol");
     }
-    if (record->name[0] == '\0') {
-        volume_path(volume, record->name);
+    record->snapshot = 0;
+    if (creation->create->name.snapshot[0] != '\0') {
+        const struct snapshot *snapshot = volume_find_snapshot(
+            volume, creation->create->name.snapshot, &machine->control->error);
+        if (snapshot == NULL) {
+            return machine_fail_noted(machine);
+        }
+        record->snapshot = snapshot->record.id;
+        record->read_only = true;
+    }
+    if (record->name[0] == '\0' && name_by_default(creation, &machine->control->error) < 0) {
+        return machine_fail_noted(machine);
     }
     if (export_find(machine->manager, record->protocol, record->name) != NULL) {
         return machine_fail(machine, -EEXIST, "there is a %s export `%s` already",
@@ -418,7 +493,8 @@ create_open(struct export_creation *creation)
                             "the export could not be recorded (%s): see `volctl events`",
                             error_name(machine->status));
     }
-    if (!machine->pool->stopping) { /* else: recorded; it is served from the next start on */
+    /* A view learns it with each look-up. Else: recorded; it is served from the next start on. */
+    if (!machine->pool->stopping && creation->export->snapshot == NULL) {
         round_one(machine, &creation->round, creation->volume->shard->index, open_visit);
     }
     return machine_wait(machine);
@@ -504,7 +580,7 @@ list_visit(struct round_stop *stop)
     for (uint32_t i = 0; i < listing->query->ret_count; i++) {
         const struct volume *volume = listing->volumes[i];
         struct export_report *report = &listing->query->ret_exports[i];
-        if (volume->shard->index != stop->index) {
+        if (volume == NULL || volume->shard->index != stop->index) {
             continue;
         }
         list_for_each(&volume->sessions, link) {
@@ -541,9 +617,13 @@ list_phase(struct machine *machine, uint32_t phase)
             continue;
         }
         struct export_report *report = &query->ret_exports[query->ret_count];
-        listing->volumes[query->ret_count++] = volume;
+        const struct snapshot *snapshot = export->snapshot;
+        listing->volumes[query->ret_count++] = snapshot != NULL ? snapshot->view : volume;
         report->record = export->record;
-        report->size_bytes = volume->durable.size_bytes;
+        report->size_bytes =
+            snapshot != NULL ? snapshot->record.size_bytes : volume->durable.size_bytes;
+        snprintf(report->volume.snapshot, sizeof(report->volume.snapshot), "%s",
+                 snapshot != NULL ? snapshot->record.name : "");
         snprintf(report->volume.pool, sizeof(report->volume.pool), "%s", volume->pool->name);
         snprintf(report->volume.volume, sizeof(report->volume.volume), "%s",
                  volume->durable.name);
@@ -607,8 +687,9 @@ is_opening_pools(const struct manager *manager)
     return false;
 }
 
+/* 0 with the export, or why the host does not get it. */
 static int
-lookup_do(struct export_lookup *lookup)
+lookup_judge(struct export_lookup *lookup, const struct export **ret_export)
 {
     const struct export *export =
         lookup->name[0] != '\0' ? export_find(lookup->manager, lookup->protocol, lookup->name)
@@ -624,26 +705,90 @@ lookup_do(struct export_lookup *lookup)
     if (result < 0) {
         return result;
     }
-    struct volume *volume = export->volume;
+    const struct volume *volume = export->volume;
     if (!pool_is_serving(volume->pool)) {
         return volume->pool->state == POOL_STATE_OPENING ? -EAGAIN : -ENODEV;
     }
     ASSERT(!volume->durable.deleting);
+    *ret_export = export;
+    return 0;
+}
+
+static void
+lookup_answer(struct export_lookup *lookup, int result)
+{
+    lookup->op.result = result;
+    reactor_send(lookup->reply_to, &lookup->message, lookup_answered);
+}
+
+/* A look-up of a snapshot, while its view is being opened. */
+struct lookup_view {
+    struct snapshot_opening opening;
+    struct export_lookup *lookup;
+    struct snapshot *snapshot;
+    uint64_t export_id;
+};
+
+/* On the view's reactor. */
+static void
+lookup_at_view(struct message *message)
+{
+    struct export_lookup *lookup = container_of(message, struct export_lookup, message);
+
+    volume_open_export(lookup->ret_volume, lookup->ret_record.id);
+    lookup_answer(lookup, 0);
+}
+
+static void
+lookup_view_opened(struct snapshot_opening *opening, struct volume *volume)
+{
+    struct lookup_view *view = container_of(opening, struct lookup_view, opening);
+    struct export_lookup *lookup = view->lookup;
+    const struct export *export = NULL;
+    int result = lookup_judge(lookup, &export);
+
+    if (result == 0 && export->record.id != view->export_id) {
+        result = -ENOENT; /* another one by now */
+    }
+    if (result < 0) {
+        snapshot_view_close(view->snapshot);
+        free(view);
+        lookup_answer(lookup, result);
+        return;
+    }
+    free(view);
     volume->holds++;
     lookup->ret_record = export->record;
     lookup->ret_volume = volume;
     lookup->ret_info = *volume->info;
-    return 0;
+    reactor_send(volume->shard->reactor, &lookup->message, lookup_at_view);
 }
 
 static void
 lookup_arrived(struct message *message)
 {
     struct export_lookup *lookup = container_of(message, struct export_lookup, message);
+    const struct export *export = NULL;
 
     ASSERT_ON_REACTOR(lookup->manager->control);
-    lookup->op.result = lookup_do(lookup);
-    reactor_send(lookup->reply_to, &lookup->message, lookup_answered);
+    int result = lookup_judge(lookup, &export);
+    if (result == 0 && export->snapshot != NULL) {
+        struct lookup_view *view = calloc(1, sizeof(*view));
+        ASSERT(view != NULL);
+        view->lookup = lookup;
+        view->snapshot = export->snapshot;
+        view->export_id = export->record.id;
+        view->opening.done = lookup_view_opened;
+        snapshot_view_open(export->snapshot, &view->opening);
+        return;
+    }
+    if (result == 0) {
+        export->volume->holds++;
+        lookup->ret_record = export->record;
+        lookup->ret_volume = export->volume;
+        lookup->ret_info = *export->volume->info;
+    }
+    lookup_answer(lookup, result);
 }
 
 void
@@ -669,6 +814,9 @@ release_arrived(struct message *message)
 
     ASSERT_OP(release->volume->holds, >, 0u);
     release->volume->holds--;
+    if (release->volume->snapshot != NULL) {
+        snapshot_view_close(release->volume->snapshot);
+    }
     free(release);
 }
 

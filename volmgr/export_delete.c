@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "volmgr/control_impl.h"
+#include "volmgr/snapshot_control_impl.h"
 
 #define EXPORT_DELETE_PHASES(X)                                                                    \
     X(HIDE)                                                                                        \
@@ -38,6 +38,8 @@ struct export_deletion {
     struct machine machine;
     struct export_delete *delete;
     struct volume *volume;
+    struct snapshot *snapshot; /* whose exports; NULL: the volume's */
+    struct volume *attached;   /* what hosts attach to; NULL: a snapshot that nobody reads */
     struct round round;
     struct byte_buffer ids; /* uint64_t[] of the exports */
     uint32_t session_count; /* written by the volume's reactor */
@@ -77,9 +79,9 @@ exports_open(struct export_deletion *deletion, bool open)
 
     for (size_t i = 0; i < deletion->ids.length_bytes / sizeof(*ids); i++) {
         if (open) {
-            volume_open_export(deletion->volume, ids[i]);
+            volume_open_export(deletion->attached, ids[i]);
         } else {
-            volume_shut_export(deletion->volume, ids[i]);
+            volume_shut_export(deletion->attached, ids[i]);
         }
     }
 }
@@ -107,7 +109,7 @@ static enum machine_step
 sessions_visit(struct round_stop *stop)
 {
     struct export_deletion *deletion = container_of(stop->round, struct export_deletion, round);
-    struct volume *volume = deletion->volume;
+    struct volume *volume = deletion->attached;
     struct reactor *reactor = volume->shard->reactor;
     bool drop = deletion->delete->drop_sessions;
 
@@ -150,23 +152,41 @@ hide(struct export_deletion *deletion)
         return MACHINE_NEXT;
     }
     deletion->volume = volume;
+    deletion->attached = volume;
+    if (delete->name.snapshot[0] != '\0') {
+        deletion->snapshot =
+            volume_find_snapshot(volume, delete->name.snapshot, &machine->control->error);
+        if (deletion->snapshot == NULL) {
+            return machine_fail_noted(machine);
+        }
+        deletion->attached = deletion->snapshot->view;
+    }
     list_for_each(&deletion->volume->exports, link) {
         struct export *export = list_entry(link, struct export, volume_link);
-        if (!export->pending && protocol_is_meant(delete, export->record.protocol)) {
+        if (export->snapshot == deletion->snapshot && !export->pending &&
+            protocol_is_meant(delete, export->record.protocol)) {
             export_set_hidden(export, true);
             byte_buffer_append(&deletion->ids, &export->record.id, sizeof(export->record.id));
             count++;
         }
     }
     if (count == 0) {
-        return machine_fail(machine, -ENOENT, "volume `%s/%s` has no %s%sexport",
-                            delete->name.pool, delete->name.volume, delete->protocol,
-                            delete->protocol[0] != '\0' ? " " : "");
+        char path[SNAPSHOT_PATH_SIZE];
+        volume_name_format(&delete->name, path);
+        return machine_fail(machine, -ENOENT, "%s `%s` has no %s%sexport",
+                            deletion->snapshot != NULL ? "snapshot" : "volume", path,
+                            delete->protocol, delete->protocol[0] != '\0' ? " " : "");
+    }
+    if (deletion->attached == NULL) {
+        return machine_goto(machine, DELETE_COMMIT); /* nobody reads it, and nobody finds it now */
+    }
+    if (deletion->snapshot != NULL) {
+        deletion->snapshot->holds++; /* the view stays */
     }
     /* Hosts may take long to go: others shall not wait for them. */
     deletion->volume->altering = true;
     machine_step_out(machine);
-    round_one(machine, &deletion->round, deletion->volume->shard->index, sessions_visit);
+    round_one(machine, &deletion->round, deletion->attached->shard->index, sessions_visit);
     return machine_wait(machine);
 }
 
@@ -231,7 +251,7 @@ remove_all(struct export_deletion *deletion)
             export_remove(export);
         }
     }
-    return machine_end(machine);
+    return machine_goto(machine, DELETE_END);
 }
 
 static enum machine_step
@@ -250,7 +270,7 @@ show_again(struct export_deletion *deletion)
     }
     /* Out of the line the pool is being closed, and nobody comes any more. */
     if (machine->in_line && deletion->deadline_ns != 0) {
-        round_one(machine, &deletion->round, deletion->volume->shard->index, open_visit);
+        round_one(machine, &deletion->round, deletion->attached->shard->index, open_visit);
     }
     return machine_wait(machine);
 }
@@ -272,6 +292,10 @@ delete_phase(struct machine *machine, uint32_t phase)
     case DELETE_SHOW_AGAIN:
         return show_again(deletion);
     case DELETE_END:
+        if (deletion->snapshot != NULL && deletion->attached != NULL &&
+            deletion->deadline_ns != 0) {
+            snapshot_view_close(deletion->snapshot);
+        }
         return MACHINE_NEXT;
     case DELETE_PHASE_COUNT:
         break;

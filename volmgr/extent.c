@@ -152,6 +152,7 @@ grain_source_adopt(struct grain_source *source, struct extent *extent)
 {
     ASSERT(!list_linked(&extent->link));
     extent->source = source;
+    source->used_grains += source->shard->pool->grains_per_extent - extent->free_count;
     if (extent->free_count > 0) {
         list_push_back(&source->partial, &extent->link);
         source->free_grains += extent->free_count;
@@ -183,6 +184,7 @@ take_from(struct grain_source *source, struct extent *extent, uint64_t id, uint3
     bit_flip(extent, index);
     extent->free_count--;
     source->free_grains--;
+    source->used_grains++;
     source->takes++;
     if (extent->free_count == 0) {
         list_remove(&extent->link);
@@ -244,6 +246,8 @@ free_grain(struct shard *shard, grain_address grain)
         list_push_back(&source->partial, &extent->link);
     }
     source->free_grains++;
+    ASSERT_OP(source->used_grains, >, 0u);
+    source->used_grains--;
     /* Keep one extent's worth so that a volume that frees and writes does not flap. */
     if (extent->free_count == pool->grains_per_extent &&
         (source->free_grains >= 2 * (uint64_t)pool->grains_per_extent ||

@@ -100,6 +100,7 @@ struct grain_source {
     struct volume *volume; /* NULL: shared by the small volumes of the shard */
     struct list partial; /* extents with free grains */
     uint64_t free_grains;
+    uint64_t used_grains; /* of its extents, in use or taken to be used */
     uint32_t grant_extents;  /* how many to ask for next time */
     uint32_t granted_extents; /* what the last grant brought */
     uint64_t takes;          /* grains since the last grant was asked for */

@@ -292,13 +292,9 @@ lineage_find_view(const struct lineage_branch *branch, uint32_t generation)
                : NULL;
 }
 
-uint32_t
-lineage_bump(struct lineage_branch *branch)
+static void
+view_append(struct lineage_branch *branch, uint32_t generation, enum lineage_view_state state)
 {
-    uint32_t generation = branch->current;
-
-    ASSERT(branch->has_head && branch->continued_by == NULL);
-    ASSERT_OP(generation, <, LINEAGE_FOREVER - 2);
     ASSERT(branch->view_count == 0 ||
            branch->views[branch->view_count - 1].generation < generation);
     if (branch->view_count == branch->view_capacity) {
@@ -308,10 +304,31 @@ lineage_bump(struct lineage_branch *branch)
     }
     branch->views[branch->view_count++] = (struct lineage_view){
         .generation = generation,
-        .state = LINEAGE_PENDING,
+        .state = state,
     };
+}
+
+uint32_t
+lineage_bump(struct lineage_branch *branch)
+{
+    uint32_t generation = branch->current;
+
+    ASSERT(branch->has_head && branch->continued_by == NULL);
+    ASSERT_OP(generation, <, LINEAGE_FOREVER - 2);
+    view_append(branch, generation, LINEAGE_PENDING);
     branch->current++;
     return generation;
+}
+
+void
+lineage_unbump(struct lineage_branch *branch)
+{
+    ASSERT(branch->has_head && branch->view_count > 0);
+    const struct lineage_view *view = &branch->views[branch->view_count - 1];
+    ASSERT(view->state == LINEAGE_PENDING && view->dependents == 0);
+    ASSERT_OP(view->generation + 1, ==, branch->current);
+    branch->view_count--;
+    branch->current--;
 }
 
 void
@@ -543,14 +560,92 @@ lineage_depth(struct lineage_branch *branch)
     return depth;
 }
 
+/* ---- from records ---- */
+
+struct lineage_branch *
+lineage_load_branch(struct lineage *lineage, const struct lineage_load *load)
+{
+    struct lineage_branch *branch = branch_new(lineage, load->id);
+
+    ASSERT_OP(load->fork, <, load->current);
+    branch->parent = load->parent;
+    branch->fork = load->fork;
+    branch->current = load->current;
+    branch->has_head = load->has_head;
+    branch->complete = load->complete;
+    branch->continues = load->continues;
+    if (branch->parent != NULL) {
+        branch->parent->children++;
+    }
+    return branch;
+}
+
+void
+lineage_load_view(struct lineage_branch *branch, uint32_t generation,
+                  enum lineage_view_state state)
+{
+    ASSERT(generation > branch->fork && generation < branch->current);
+    view_append(branch, generation, state);
+}
+
+void
+lineage_load_tails(struct lineage *lineage, const struct lineage_jobs *jobs)
+{
+    for (struct list *link = lineage->branches.prev; link != &lineage->branches;
+         link = link->prev) {
+        struct lineage_branch *branch = list_entry(link, struct lineage_branch, link);
+        uint32_t above = branch->fork;
+        if (branch->has_head) {
+            continue;
+        }
+        if (branch->continued_by != NULL) {
+            above = branch->continued_by->fork;
+        } else if (branch->view_count > 0) {
+            above = branch->views[branch->view_count - 1].generation;
+        }
+        add_job(jobs, LINEAGE_TAIL, branch, above, LINEAGE_FOREVER);
+    }
+}
+
+void
+lineage_load_gap(struct lineage_branch *branch, uint32_t generation,
+                 const struct lineage_jobs *jobs)
+{
+    if (branch->ended || generation > lineage_bound(branch)) {
+        return; /* in a tail */
+    }
+    if (lineage_top(branch)->has_head ||
+        lineage_view_above(branch, generation) != LINEAGE_FOREVER) {
+        lineage_add_gap(branch, generation, jobs);
+    }
+}
+
 /* ---- soundness ---- */
+
+/* N5, at the cost of a look at all branches. */
+static bool
+dependents_are_sound(const struct lineage_branch *branch)
+{
+    for (uint32_t i = 0; i < branch->view_count; i++) {
+        const struct lineage_view *view = &branch->views[i];
+        uint32_t dependents = 0;
+        list_for_each(&branch->lineage->branches, link) {
+            const struct lineage_branch *child = list_entry(link, struct lineage_branch, link);
+            dependents += child->parent == branch && child->fork == view->generation &&
+                          !child->continues && !child->ended;
+        }
+        if (dependents != view->dependents) {
+            return false;
+        }
+    }
+    return true;
+}
 
 static bool
 views_are_sound(const struct lineage_branch *branch)
 {
     for (uint32_t i = 0; i < branch->view_count; i++) {
         const struct lineage_view *view = &branch->views[i];
-        uint32_t dependents = 0;
         bool topmost = i + 1 == branch->view_count && !branch->has_head &&
                        branch->continued_by == NULL;
 
@@ -559,13 +654,8 @@ views_are_sound(const struct lineage_branch *branch)
             (i > 0 && branch->views[i - 1].generation >= view->generation)) {
             return false;
         }
-        list_for_each(&branch->lineage->branches, link) {
-            const struct lineage_branch *child = list_entry(link, struct lineage_branch, link);
-            dependents += child->parent == branch && child->fork == view->generation &&
-                          !child->continues && !child->ended;
-        }
-        if (dependents != view->dependents || (topmost && dependents == 1) ||
-            (view->state == LINEAGE_HIDDEN && dependents == 0)) {
+        if ((topmost && view->dependents == 1) ||
+            (view->state == LINEAGE_HIDDEN && view->dependents == 0)) {
             return false;
         }
     }
@@ -600,11 +690,47 @@ branch_is_sound(const struct lineage_branch *branch)
     return views_are_sound(branch);
 }
 
+const struct lineage_branch *
+lineage_load_end(struct lineage *lineage)
+{
+    /* Children before their parents: what continues a branch decides whether that has ended. */
+    for (struct list *link = lineage->branches.prev; link != &lineage->branches;
+         link = link->prev) {
+        struct lineage_branch *branch = list_entry(link, struct lineage_branch, link);
+        struct lineage_branch *parent = branch->parent;
+        branch->ended = !branch->has_head && branch->view_count == 0 &&
+                        branch->continued_by == NULL;
+        if (parent == NULL || branch->ended) {
+            continue;
+        }
+        if (branch->continues) {
+            if (parent->continued_by != NULL || parent->has_head) {
+                return branch;
+            }
+            parent->continued_by = branch;
+            continue;
+        }
+        struct lineage_view *view = lineage_find_view(parent, branch->fork);
+        if (view == NULL || view->state == LINEAGE_PENDING) {
+            return branch;
+        }
+        view->dependents++;
+    }
+    list_for_each(&lineage->branches, link) {
+        const struct lineage_branch *branch = list_entry(link, struct lineage_branch, link);
+        if (!branch_is_sound(branch)) {
+            return branch;
+        }
+    }
+    return NULL;
+}
+
 bool
 lineage_is_sound(const struct lineage *lineage)
 {
     list_for_each(&lineage->branches, link) {
-        if (!branch_is_sound(list_entry(link, struct lineage_branch, link))) {
+        const struct lineage_branch *branch = list_entry(link, struct lineage_branch, link);
+        if (!branch_is_sound(branch) || !dependents_are_sound(branch)) {
             return false;
         }
     }

@@ -124,12 +124,47 @@ void lineage_forget(struct lineage_branch *branch);
 bool lineage_can_splice(const struct lineage_branch *branch);
 void lineage_splice(struct lineage_branch *branch);
 
+/* ---- from records ---- */
+
+/*
+ * A branch as its record has it; parents come before their children. Then all views, those of a
+ * branch in ascending order; then lineage_load_end(), once.
+ */
+struct lineage_load {
+    uint64_t id;
+    struct lineage_branch *parent;
+    uint32_t fork;
+    uint32_t current;
+    bool has_head;
+    bool complete;
+    bool continues;
+};
+struct lineage_branch *lineage_load_branch(struct lineage *lineage,
+                                           const struct lineage_load *load);
+void lineage_load_view(struct lineage_branch *branch, uint32_t generation,
+                       enum lineage_view_state state);
+/*
+ * Who continues whom, what has ended, and dependents. NULL when N1 to N5 hold; else a branch with
+ * which they do not: then the lineage can only be freed.
+ */
+const struct lineage_branch *lineage_load_end(struct lineage *lineage);
+/*
+ * Behind it: the tails that may be left of branches that have ended or were given up, upper
+ * branches first. Nothing tells whether they have been removed already.
+ */
+void lineage_load_tails(struct lineage *lineage, const struct lineage_jobs *jobs);
+/* And then the gap that a view which is no more may have left at that generation. */
+void lineage_load_gap(struct lineage_branch *branch, uint32_t generation,
+                      const struct lineage_jobs *jobs);
+
 /* ---- views ---- */
 
 /* NULL: there is none at that generation. */
 struct lineage_view *lineage_find_view(const struct lineage_branch *branch, uint32_t generation);
 /* The generation of now becomes a pending view; the head goes on with the next one. */
 uint32_t lineage_bump(struct lineage_branch *branch);
+/* Take it back: the newest view, PENDING, and nothing was written in the generation after it. */
+void lineage_unbump(struct lineage_branch *branch);
 /* PENDING to KEPT. */
 void lineage_keep(struct lineage_branch *branch, uint32_t generation);
 /* Delete a pending or kept view; it may stay as a hidden one. */

@@ -23,7 +23,7 @@
  *
  * Invariants
  *  Z1  No request of the volume passes LOOKUP between the notice of a loss and the last mark, and
- *      one that had passed it before works on its window again (loss_epoch).
+ *      one that had passed it before works on its window again (plan_epoch).
  *  Z2  What a disk operation did is believed only if the disk's loss_generation is the same after
  *      it as the shard knew before it; otherwise the window is worked on again (SETTLE).
  *  Z3  The fence of the ring's header is set before the first mark, and lifted only after a commit
@@ -190,7 +190,7 @@ loss_free(struct volume_loss *loss)
     pipeline_resume_all(&volume->loss_waiters);
     /* Not at once: a disk that goes on failing its flushes must not keep us busy. */
     seal_note_dirty(volume);
-    if (!list_empty(&volume->flush_requests)) {
+    if (seal_is_awaited(volume)) {
         seal_kick(volume);
     }
 }
@@ -317,7 +317,8 @@ volume_loss_begin(struct volume *volume, const struct disk *disk)
     if (volume->fenced) {
         return;
     }
-    volume->loss_epoch++;
+    volume->losses++;
+    volume->plan_epoch++;
     volume->loss_told = false;
     hold_back(volume);
     if (loss == NULL) {

@@ -254,9 +254,18 @@ void pool_query_free(struct pool_query *query);
 struct volume_name {
     char pool[NAME_BYTES_MAX + 1];
     char volume[NAME_BYTES_MAX + 1];
+    char snapshot[NAME_BYTES_MAX + 1]; /* of that volume; empty: the volume itself */
 };
 /* "POOL/VOL"; -EINVAL with `error` set. */
 int volume_name_parse(const char *text, struct volume_name *ret_name, struct error *error);
+/* "POOL/VOL@SNAPSHOT"; `snapshot` stays empty for "POOL/VOL" where that is allowed. */
+int snapshot_name_parse(const char *text, bool volume_allowed, struct volume_name *ret_name,
+                        struct error *error);
+enum {
+    SNAPSHOT_PATH_SIZE = 3 * NAME_BYTES_MAX + 3
+};
+/* "POOL/VOL" or "POOL/VOL@SNAPSHOT" */
+void volume_name_format(const struct volume_name *name, char text[static SNAPSHOT_PATH_SIZE]);
 
 struct volume_create {
     struct control control;
@@ -271,8 +280,15 @@ void manager_volume_create(struct manager *manager, struct volume_create *create
 struct volume_delete {
     struct control control;
     struct volume_name name;
+    bool snapshots; /* its snapshots, too; otherwise -ENOTEMPTY when it has some */
+    bool dry_run;   /* change nothing: only whether it could be done, and what it would free */
+    uint64_t ret_freed_bytes; /* of a dry run */
+    uint32_t ret_hidden;      /* snapshots that stay without a name, since clones need them */
 };
-/* -EBUSY while exported or attached. Returns when the name is gone; space comes back as a job. */
+/*
+ * -EBUSY while exported or attached, or while one of its snapshots is in use; -EPERM while one of
+ * them is immutable. Returns when the name is gone; space comes back as a job. Clones stay.
+ */
 void manager_volume_delete(struct manager *manager, struct volume_delete *delete);
 
 struct volume_resize {
@@ -312,7 +328,13 @@ struct volume_report {
     struct volume_info info;
     uint64_t id;
     uint64_t reserve_bytes;
-    uint64_t mapped_bytes; /* in grains */
+    uint64_t mapped_bytes; /* in grains: all that its blocks are in, shared with snapshots or not */
+    uint64_t exclusive_bytes; /* of these: freed if the volume alone were deleted; see `space` */
+    uint64_t shared_bytes;    /* the others: snapshots, clones or its origin need them, too */
+    uint32_t snapshot_count;  /* with a name */
+    bool has_parent;          /* it is a clone, and still needs what it was made from */
+    struct volume_name parent; /* empty volume: that has been deleted; empty snapshot: likewise */
+    bool has_policy;          /* snapshots of it are made by a schedule */
     uint8_t tier;
     uint32_t reactor;
     bool affected;         /* some of its space is on a missing disk */
@@ -330,16 +352,194 @@ struct volume_report {
 struct volume_query {
     struct control control;
     struct volume_name name; /* empty parts: all */
+    bool space; /* exclusive and shared bytes, too: that reads the databases */
     uint32_t ret_count;
     struct volume_report *ret_volumes; /* free() */
 };
 void manager_volume_query(struct manager *manager, struct volume_query *query);
 
+/* ---- snapshots ---- */
+
+/*
+ * Take a snapshot of each of the volumes, all at one instant: of two writes, the second of which
+ * was sent after the reply to the first one, no snapshot has the second without the first, on
+ * whichever of the volumes. All of them exist when this completes with 0, or none, whatever fails
+ * or crashes. Hosts go on; a write waits for at most 50 ms.
+ *
+ * -EEXIST: there is one of that name; -EXDEV: the volumes are of several pools; -ETIMEDOUT: what
+ * was written before could not be made durable in time: a disk does not answer (it is named);
+ * -EIO: it cannot be made durable; -ENOSPC: the reserve of a volume could not be kept.
+ */
+struct snapshot_create {
+    struct control control;
+    uint32_t count;              /* 1 .. SNAPSHOT_GROUP_MAX, no volume twice */
+    struct volume_name *names;   /* the caller's; an empty `snapshot` is replaced by a name that
+                                  * tells the time: "20260131T235959Z" */
+    uint64_t expires_realtime_ns; /* immutable until then; 0: it is not */
+    uint8_t rules;               /* made for these rules of the volume's policy; 0: by hand */
+    uint64_t timeout_ns;         /* 0: SNAPSHOT_TIMEOUT_NS */
+    uint64_t ret_created_realtime_ns;
+};
+enum {
+    SNAPSHOT_GROUP_MAX = 256
+};
+#define SNAPSHOT_TIMEOUT_NS (5 * NS_PER_S)
+void manager_snapshot_create(struct manager *manager, struct snapshot_create *create);
+
+/*
+ * Delete snapshots of one pool, all in one commit. One that clones were made from loses its name
+ * and stays until they are gone. Returns when the names are gone; space comes back as a job.
+ *
+ * -EBUSY: it is exported or being read; -EPERM: it is immutable, and until when; -ENOENT.
+ */
+struct snapshot_delete {
+    struct control control;
+    uint32_t count;            /* at least 1 */
+    struct volume_name *names; /* the caller's */
+    bool dry_run;              /* change nothing; the checks are made */
+    uint64_t ret_freed_bytes;  /* dry run: what deleting all of them would free, or frees later */
+    uint32_t ret_hidden;       /* that stay without a name */
+};
+void manager_snapshot_delete(struct manager *manager, struct snapshot_delete *delete);
+
+struct snapshot_report {
+    struct volume_name name; /* empty snapshot: it has been deleted, and clones need it */
+    uint64_t id;
+    uint8_t guid[GUID_BYTES];
+    uint8_t group_guid[GUID_BYTES]; /* of those taken at one instant; zeroes: it was alone */
+    uint64_t size_bytes;
+    uint64_t mapped_bytes;    /* in grains that it names */
+    uint64_t exclusive_bytes; /* of these: freed if it alone were deleted; see `space` */
+    uint64_t shared_bytes;    /* the others */
+    uint64_t created_realtime_ns;
+    uint64_t expires_realtime_ns; /* 0: it can be deleted at any time */
+    uint32_t clone_count;  /* volumes that were made from it and need it */
+    uint32_t export_count;
+    uint32_t hold_count;   /* who reads it now: hosts, comparisons */
+    uint8_t rules;         /* of the volume's policy that it was made for; 0: by hand */
+};
+
+struct snapshot_query {
+    struct control control;
+    struct volume_name name; /* empty parts: all */
+    bool hidden;             /* also those that have been deleted and that clones need */
+    bool space;              /* exclusive and shared bytes, too: that reads the databases */
+    uint32_t ret_count;
+    struct snapshot_report *ret_snapshots; /* by volume, oldest first; free() */
+};
+/* -ENOENT: a pool, volume or snapshot that was named is not there. */
+void manager_snapshot_query(struct manager *manager, struct snapshot_query *query);
+
+/*
+ * Nobody can delete the snapshot before that time, which can only be put off: -EPERM. It is held
+ * against a clock of the pool's own, which setting the machine's clock does not move.
+ */
+struct snapshot_set_expiry {
+    struct control control;
+    struct volume_name name;
+    uint64_t expires_realtime_ns;
+};
+void manager_snapshot_set_expiry(struct manager *manager, struct snapshot_set_expiry *set);
+
+/*
+ * A new volume `name`, in the same pool, that begins as what `from` is: a snapshot, or a volume as
+ * it is now (then with a snapshot of its own that has no name and goes with the last clone). No
+ * data is copied; both can be written, and deleted, independently. The size is that of `from`.
+ */
+struct volume_clone {
+    struct control control;
+    struct volume_name from;
+    struct volume_name name;
+    uint64_t reserve_bytes;
+    uint8_t tier; /* VOLUME_TIER_AUTO or a number */
+    uint64_t timeout_ns; /* as for snapshot_create; of a volume */
+};
+void manager_volume_clone(struct manager *manager, struct volume_clone *clone);
+
+/*
+ * The volume becomes what its snapshot is; what was written since is gone, but for what later
+ * snapshots hold, which stay. Identity, name, exports and reserve stay; the size is the snapshot's.
+ * -EBUSY while a host is attached. Takes no longer for large volumes.
+ */
+struct volume_rollback {
+    struct control control;
+    struct volume_name name; /* with the snapshot */
+};
+void manager_volume_rollback(struct manager *manager, struct volume_rollback *rollback);
+
+/* ---- changed blocks ---- */
+
+struct volume_diff_run {
+    uint64_t offset_bytes;
+    uint64_t length_bytes;
+};
+
+enum {
+    VOLUME_DIFF_RUNS_MAX = 65536
+};
+
+/*
+ * What differs between a snapshot and a later state of the same volume (or of a clone, or of what a
+ * rollback left behind): the blocks of `to` that are not as `from` shows them, exact to 4 KiB,
+ * joined to runs as long as possible, in order. Where `to` is larger than `from`, what is behind
+ * the end of `from` is compared with zeroes. One answer covers a part of the range: ask again from
+ * ret_next_bytes until that is ret_end_bytes. Of a volume itself: its state during the answer.
+ *
+ * -ENOENT: one of them does not exist; -EXDEV: they have no common past, or are not of one pool.
+ */
+struct volume_diff {
+    struct control control;
+    struct volume_name from; /* a snapshot */
+    struct volume_name to;   /* a snapshot, or (snapshot empty) a volume as it is now */
+    uint64_t offset_bytes;
+    uint64_t length_bytes; /* 0: to the end; cut at the end of `to` */
+    uint32_t runs_max;     /* of one answer; 0: VOLUME_DIFF_RUNS_MAX, which is also the most */
+    uint64_t ret_from_bytes; /* sizes of the two */
+    uint64_t ret_to_bytes;
+    uint64_t ret_next_bytes; /* everything before it has been told */
+    uint64_t ret_end_bytes;  /* of the range */
+    uint32_t ret_count;
+    struct volume_diff_run *ret_runs; /* free() */
+};
+void manager_volume_diff(struct manager *manager, struct volume_diff *diff);
+
+/* ---- schedules of snapshots ---- */
+
+/*
+ * Snapshots of the volume are made and deleted by these rules from now on: each makes one "every"
+ * so often, at multiples of that time since 1970 UTC, and keeps the newest `keep` of its own. What
+ * was missed while the daemon did not run is made once. None in use: the schedule ends, and what
+ * was made by it stays. Who made a snapshot by hand deletes it by hand.
+ */
+struct policy_set {
+    struct control control;
+    struct volume_name name;
+    struct policy_record policy;
+};
+/* -EINVAL: `every` below a second, `keep` not in 1 .. 10000. */
+void manager_policy_set(struct manager *manager, struct policy_set *set);
+
+struct policy_report {
+    struct volume_name name;
+    struct policy_record policy;
+    uint64_t next_realtime_ns;  /* when the next snapshot is due */
+    uint64_t failed_realtime_ns; /* the last one failed then; 0: it did not */
+    char problem[256];          /* how */
+};
+
+struct policy_query {
+    struct control control;
+    struct volume_name name; /* empty parts: all that have one */
+    uint32_t ret_count;
+    struct policy_report *ret_policies; /* free() */
+};
+void manager_policy_query(struct manager *manager, struct policy_query *query);
+
 /* ---- exports ---- */
 
 struct export_create {
     struct control control;
-    struct volume_name name;
+    struct volume_name name; /* a snapshot is exported read-only, as "POOL/VOL@SNAPSHOT" */
     /*
      * id, volume are filled in; an empty name becomes POOL/VOL. `options` is as written by
      * export_access_format(). One export of a protocol can be the default: -EBUSY otherwise.
@@ -350,7 +550,7 @@ void manager_export_create(struct manager *manager, struct export_create *create
 
 struct export_delete {
     struct control control;
-    struct volume_name name;
+    struct volume_name name; /* of a volume: not the exports of its snapshots */
     char protocol[16];  /* empty: all */
     bool drop_sessions; /* otherwise -EBUSY while hosts are attached */
 };
@@ -358,7 +558,7 @@ void manager_export_delete(struct manager *manager, struct export_delete *delete
 
 struct export_report {
     struct export_record record;
-    struct volume_name volume;
+    struct volume_name volume; /* with the snapshot, if it is one's */
     uint64_t size_bytes;
     uint32_t session_count;
 };

@@ -10,21 +10,24 @@
 #include "base/util.h"
 #include "volmgr/core_impl.h"
 #include "volmgr/map_entry_impl.h"
+#include "volmgr/map_lookup_impl.h"
 
 enum {
     ENTRIES_BYTES = MAP_PAGE_ENTRIES * sizeof(struct map_entry),
 };
 
-/* A fetch of one page: newest version not above the wanted generation, then the ancestors'. */
+/* A fetch of one page, along the places that were the volume's when it began. */
 struct page_fetch {
-    struct store_get get;
+    struct map_lookup lookup;
+    struct view_chain *chain;
     struct map_page *page;
 };
 
+/* A head's pages, and those of a view of the same branch, are different ones. */
 static uint64_t
-page_hash(uint64_t branch, uint64_t number)
+page_hash(uint64_t branch, uint32_t view, uint64_t number)
 {
-    return hash_u64(hash_u64(branch) + number);
+    return hash_u64(hash_u64(hash_u64(branch) + view) + number);
 }
 
 void
@@ -184,45 +187,19 @@ page_decode(struct map_page *page, const struct byte_buffer *value)
     return result;
 }
 
-int
-map_version_decode(const struct store_get *get, uint64_t current, struct map_version *ret_version)
-{
-    uint64_t branch = 0;
-    uint64_t number = 0;
-    uint64_t stored = 0;
-    uint64_t previous = 0;
-
-    int result = map_key_decode(get->ret_key, get->ret_key_bytes, &branch, &number, &stored);
-    if (result == 0 && get->ret_previous_key_bytes > 0) {
-        result = map_key_decode(get->ret_previous_key, get->ret_previous_key_bytes, &branch,
-                                &number, &previous);
-    }
-    if (result == 0 && (stored == 0 || stored > current || current > UINT32_MAX)) {
-        result = -EUCLEAN;
-    }
-    if (result == 0) {
-        map_version_loaded(ret_version, (uint32_t)stored, (uint32_t)previous);
-    }
-    return result;
-}
-
 static void
 fetch_done(struct io_op *op)
 {
-    struct store_get *get = container_of(op, struct store_get, op);
-    struct page_fetch *fetch = container_of(get, struct page_fetch, get);
+    struct map_lookup *lookup = container_of(op, struct map_lookup, op);
+    struct page_fetch *fetch = container_of(lookup, struct page_fetch, lookup);
     struct map_page *page = fetch->page;
     int result = op->result;
 
     ASSERT_ON_REACTOR(page->cache->shard->reactor);
     ASSERT(page->state == MAP_PAGE_LOADING);
     if (result == 0) {
-        result = map_version_decode(get, page->volume->branch.current_generation, &page->version);
-        if (result == 0) {
-            result = page_decode(page, &get->value);
-        }
-    } else if (result == -ENOENT) {
-        result = 0; /* nothing was ever written here */
+        map_version_loaded(&page->version, lookup->ret_version, lookup->ret_previous);
+        result = page_decode(page, &lookup->value);
     }
     if (result < 0) {
         log_error_limited(&page->cache->read_errors, "map",
@@ -231,8 +208,8 @@ fetch_done(struct io_op *op)
                           error_name(result));
     }
     page->state = result == 0 ? MAP_PAGE_READY : MAP_PAGE_FAILED;
-    page->fetch = NULL;
-    byte_buffer_free(&get->value);
+    byte_buffer_free(&lookup->value);
+    view_chain_put(fetch->chain);
     free(fetch);
     pipeline_resume_all(&page->waiters);
     map_page_unpin(page);
@@ -243,21 +220,20 @@ page_fetch(struct map_page *page)
 {
     struct volume *volume = page->volume;
     struct page_fetch *fetch = calloc(1, sizeof(*fetch));
+    bool is_head = volume->view == LINEAGE_FOREVER;
 
     ASSERT(fetch != NULL);
     page->state = MAP_PAGE_LOADING;
     page->pins++; /* until fetch_done() */
     fetch->page = page;
-    fetch->get.op.done = fetch_done;
-    fetch->get.family = STORE_FAMILY_MAP;
-    fetch->get.floor = true;
-    fetch->get.floor_prefix_bytes = 16; /* branch and page number */
-    fetch->get.previous = true;
-    fetch->get.key_bytes = MAP_KEY_BYTES;
-    map_key_encode(fetch->get.key, volume->branch.id, page->number,
-                   volume->branch.current_generation);
-    page->fetch = &fetch->get;
-    store_get(volume->pool->store, &fetch->get);
+    fetch->chain = view_chain_get(volume->chain);
+    fetch->lookup.op.done = fetch_done;
+    fetch->lookup.store = volume->pool->store;
+    fetch->lookup.chain = fetch->chain;
+    fetch->lookup.newest = is_head ? (uint32_t)volume->branch.current_generation : volume->view;
+    fetch->lookup.wants_previous = is_head;
+    fetch->lookup.page = page->number;
+    map_lookup(&fetch->lookup);
 }
 
 static struct map_page *
@@ -272,6 +248,7 @@ page_create(struct map_cache *cache, struct volume *volume, uint64_t number, uin
     list_init(&page->dirty_link);
     list_init(&page->seal_link);
     list_init(&page->waiters);
+    list_init(&page->copy_waiters);
     list_push_back(&cache->lru, &page->lru_link);
     hash_table_insert(&cache->table, &page->node, hash);
     cache->bytes += sizeof(*page);
@@ -281,7 +258,7 @@ page_create(struct map_cache *cache, struct volume *volume, uint64_t number, uin
 struct map_page *
 map_cache_get(struct map_cache *cache, struct volume *volume, uint64_t number)
 {
-    uint64_t hash = page_hash(volume->branch.id, number);
+    uint64_t hash = page_hash(volume->branch.id, volume->view, number);
 
     ASSERT_ON_REACTOR(cache->shard->reactor);
     for (struct hash_node *node = hash_table_chain(&cache->table, hash); node != NULL;
@@ -313,13 +290,14 @@ map_cache_get(struct map_cache *cache, struct volume *volume, uint64_t number)
 struct map_page *
 map_cache_find(const struct map_cache *cache, uint64_t branch, uint64_t number)
 {
-    uint64_t hash = page_hash(branch, number);
+    uint64_t hash = page_hash(branch, LINEAGE_FOREVER, number);
 
     ASSERT_ON_REACTOR(cache->shard->reactor);
     for (struct hash_node *node = hash_table_chain(&cache->table, hash); node != NULL;
          node = node->next) {
         struct map_page *page = container_of(node, struct map_page, node);
-        if (node->hash == hash && page->volume->branch.id == branch && page->number == number) {
+        if (node->hash == hash && page->volume->branch.id == branch &&
+            page->volume->view == LINEAGE_FOREVER && page->number == number) {
             return page;
         }
     }

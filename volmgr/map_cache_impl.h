@@ -2,8 +2,9 @@
 /*
  * The cache of volume map pages of one shard.
  *
- * A page is found by (branch, page number) and holds the newest version for the branch's current
- * generation. It is fetched from the store on a miss, by a message; requests wait on the page.
+ * A page is found by (branch, view, page number) and holds what the volume sees: the newest version
+ * of its head, or of the generation that it shows. It is fetched from the store on a miss, where
+ * the volume's chain of places leads (map_lookup_impl.h); requests wait on the page.
  * Memory is bounded: pages that are clean and unused are evicted, least recently used first (V3). A
  * page whose entries are all empty has no array, so reading a large sparse volume costs little.
  */
@@ -53,7 +54,12 @@ struct map_page {
     struct map_entry *entries; /* NULL: all empty */
     uint64_t dirty[MAP_PAGE_WORDS];  /* changed since the last sealing */
     uint64_t sealed[MAP_PAGE_WORDS]; /* in the batch that is on its way */
-    struct store_get *fetch; /* while loading */
+    /* seal.c: where the page is encoded in the sealed batch, and whether it went on from that. */
+    size_t sealed_at;
+    size_t sealed_bytes;
+    bool went_on;
+    uint64_t copying[MAP_PAGE_WORDS]; /* entries that get a new home by a copy (pipeline_copy.c) */
+    struct list copy_waiters;         /* requests, by wait_link */
 };
 
 struct map_cache {
@@ -81,10 +87,7 @@ void map_cache_free(struct map_cache *cache);
  * NULL.
  */
 struct map_page *map_cache_get(struct map_cache *cache, struct volume *volume, uint64_t number);
-/* Which version a get with `floor` and `previous` has found: 0, or -EUCLEAN. */
-int map_version_decode(const struct store_get *get, uint64_t current,
-                       struct map_version *ret_version);
-/* The page if it is here, not pinned, not moved in the order of use; NULL. */
+/* The page of a head if it is here, not pinned, not moved in the order of use; NULL. */
 struct map_page *map_cache_find(const struct map_cache *cache, uint64_t branch, uint64_t number);
 void map_page_unpin(struct map_page *page);
 /*

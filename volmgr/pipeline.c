@@ -41,6 +41,15 @@ request_fail(struct volume_request *request, int status)
     request->has_failed = true;
 }
 
+void
+window_plan_again(struct volume_request *request)
+{
+    if (request->copy_home != GRAIN_NONE) {
+        copy_give_up(request);
+    }
+    request->stage = STAGE_LOOKUP;
+}
+
 /* ---- deadlines ---- */
 
 static void
@@ -118,6 +127,9 @@ stage_admit(struct volume_request *request)
     } else if (volume->commit_failed && request->operation != VOLUME_READ &&
                request->operation != VOLUME_STATUS && request->operation != VOLUME_PREFETCH) {
         request_fail(request, -EROFS);
+    } else if (UNLIKELY(volume->view != LINEAGE_FOREVER) &&
+               (request->mask & BIT(MAP)) != 0) {
+        request_fail(request, -EROFS); /* what it shows has been kept as it is */
     } else if ((request->flags & (VOLUME_FAST_ZERO | VOLUME_NO_HOLE)) ==
                (VOLUME_FAST_ZERO | VOLUME_NO_HOLE)) {
         request_fail(request, -EOPNOTSUPP); /* space is allocated by writing it */
@@ -187,7 +199,7 @@ stage_lookup(struct volume_request *request)
         request->geometry_epoch = volume->shard->geometry_epoch;
         request->payload_aligned = payload_is_aligned(request, volume->shard);
     }
-    request->loss_epoch = volume->loss_epoch;
+    request->plan_epoch = volume->plan_epoch;
     request->stale = false;
     window_plan(request);
     return STEP_NEXT;
@@ -223,7 +235,14 @@ stage_unlock(struct volume_request *request)
     }
     if (request->has_failed && request->page != NULL &&
         request->page->state == MAP_PAGE_READY) {
+        if (request->copy_home != GRAIN_NONE) {
+            copy_give_up(request);
+        }
         map_detach_unused(request);
+    }
+    ASSERT(request->copy_home == GRAIN_NONE);
+    if (UNLIKELY(request->watched != 0)) {
+        volume_watched_window_ended(request);
     }
     if (!more || request->window_end_bytes >> MAP_PAGE_SHIFT !=
                      request->cursor_bytes >> MAP_PAGE_SHIFT) {

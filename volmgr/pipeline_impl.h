@@ -16,7 +16,9 @@
  *
  * A long request is worked on in windows, each within one map page, from LOOKUP to LOG; the range
  * stays locked over all of them. An overwrite of valid, current blocks passes ALLOC, MAP, LOG and
- * COMMIT without waiting and touches no metadata.
+ * COMMIT without waiting and touches no metadata, but for a closed gate: what may change the map is
+ * held back at ALLOC (zeroing: at MAP) for the instant at which a generation ends
+ * (snapshot_owner_impl.h).
  */
 #ifndef VOLMGR_PIPELINE_IMPL_H
 #define VOLMGR_PIPELINE_IMPL_H
@@ -90,11 +92,29 @@ struct segments {
     uint32_t count;
 };
 
+/* ---- pipeline_copy.c: a frozen home over a base (transition 3) ---- */
+
+/* Does a write of this entry have to copy? */
+bool copy_is_needed(const struct volume *volume, const struct map_entry *entry);
+/* ALLOC: another window copies that entry; the request has been put in line. */
+bool copy_must_wait(struct volume_request *request);
+/* ALLOC: the window's new home. */
+void copy_begin(struct volume_request *request, grain_address grain);
+/* ISSUE, and again when what is read is there (BOUNCE_EDGES). */
+void copy_issue(struct volume_request *request);
+/* MAP: the entry changes to the new home. */
+void copy_map(struct volume_request *request, uint32_t generation,
+              struct map_entry_dropped *dropped);
+/* It has failed, or is to be planned again: the entry is as it was. */
+void copy_give_up(struct volume_request *request);
+
 /* ---- pipeline.c ---- */
 
 /* The first error wins; the rest of the stages is skipped but for UNLOCK and REPLY. */
 void request_fail(struct volume_request *request, int status);
 void pipeline_run(struct volume_request *request);
+/* The window is worked on again from LOOKUP. */
+void window_plan_again(struct volume_request *request);
 /* A request is past its deadline: answer it; it goes on holding what it holds. */
 void pipeline_overdue(struct volume_request *request);
 
@@ -113,13 +133,14 @@ entry_index(uint64_t offset_bytes)
 
 /*
  * Since the window was planned a loss has been noticed, so that blocks of it may be marked now
- * (Z1), or a disk was added that wants larger or better aligned transfers.
+ * (Z1), or what is frozen has changed (G2), or a disk was added that wants larger or better aligned
+ * transfers.
  */
 static inline bool
 window_is_outdated(const struct volume_request *request)
 {
     const struct volume *volume = request->volume;
-    return UNLIKELY(request->loss_epoch != volume->loss_epoch ||
+    return UNLIKELY(request->plan_epoch != volume->plan_epoch ||
                     request->geometry_epoch != volume->shard->geometry_epoch);
 }
 
@@ -142,12 +163,24 @@ enum step stage_issue(struct volume_request *request);
 enum step stage_settle(struct volume_request *request);
 /* Give fan and bounce back to the shard. */
 void issue_release(struct volume_request *request);
+/* One block at `in_grain_bytes` of a grain, which is at the same place of the bounce. */
+void issue_add_blocks(struct volume_request *request, grain_address grain, uint64_t in_grain_bytes,
+                      struct segments *segments);
+/* Start the transfers on the bounce, whose memory is for the volume from `start_bytes` on. */
+void issue_bounced(struct volume_request *request, const struct segments *segments,
+                   uint64_t start_bytes, bool is_write);
+/* The window's payload, or zeroes, to the bounce from `at` on. */
+void issue_fill_bounce(struct volume_request *request, uint64_t at);
 
 /* ---- pipeline_map.c ---- */
 
 enum step stage_alloc(struct volume_request *request);
 enum step stage_map(struct volume_request *request);
 enum step stage_log(struct volume_request *request);
+/* Would MAP change an entry of this window (DIRECT, BOUNCE)? */
+bool map_window_changes(const struct volume_request *request);
+/* Is some of it written to a home that an entry has named before? */
+bool map_window_is_in_place(const struct volume_request *request);
 /* Homes that were attached for a request that failed, and that nobody else is using. */
 void map_detach_unused(struct volume_request *request);
 /* Fill in STATUS from the window. True when no more runs fit. */

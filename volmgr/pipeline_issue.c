@@ -71,8 +71,24 @@ window_payload_aligned(const struct volume_request *request)
 {
     const struct shard *shard = request->volume->shard;
     uint64_t skipped = request->cursor_bytes - request->offset_bytes;
+    uint64_t unit = shard->memory_alignment_max;
 
-    return request->payload_aligned && is_aligned(skipped, shard->memory_alignment_max);
+    if (request->iov_count > 1) {
+        unit = MAX(unit, shard->sector_bytes_max); /* the rest of a piece is whole sectors, too */
+    }
+    return request->payload_aligned && is_aligned(skipped, unit);
+}
+
+/* The first grain of [start, end) whose write has to copy; `end` if there is none. */
+static uint64_t
+first_copy(const struct volume_request *request, uint64_t start, uint64_t end)
+{
+    for (uint64_t at = align_down(start, GRAIN_BYTES); at < end; at += GRAIN_BYTES) {
+        if (copy_is_needed(request->volume, window_entry(request, at))) {
+            return at;
+        }
+    }
+    return end;
 }
 
 static void
@@ -84,6 +100,15 @@ plan_transfer(struct volume_request *request, uint64_t limit)
     uint64_t grain_end = align_down(start, GRAIN_BYTES) + GRAIN_BYTES;
     bool direct = window_payload_aligned(request);
 
+    if (request->operation != VOLUME_READ && request->volume->frozen > 0) {
+        uint64_t copied = first_copy(request, start, end);
+        if (copied <= start) {
+            request->window_kind = WINDOW_BOUNCE;
+            request->window_end_bytes = MIN(end, grain_end);
+            return;
+        }
+        end = copied;
+    }
     if (direct && request->operation == VOLUME_READ) {
         direct = is_aligned(start | end, request->volume->shard->sector_bytes_max);
     } else if (direct) {
@@ -360,7 +385,23 @@ plan_read(struct volume_request *request, uint64_t start, uint64_t end, uint8_t 
     return end;
 }
 
-/* Segments for writing [start, end): no home was frozen when ALLOC saw to that. */
+void
+issue_add_blocks(struct volume_request *request, grain_address grain, uint64_t in_grain_bytes,
+                 struct segments *segments)
+{
+    struct disk *disk = NULL;
+    uint64_t offset = 0;
+
+    int result = locate(request->volume->pool, grain, in_grain_bytes, &disk, &offset);
+    if (result < 0) {
+        request_fail(request, result);
+        return;
+    }
+    bool added = segments_add(segments, disk, offset, BLOCK_BYTES, in_grain_bytes);
+    ASSERT(added); /* one grain has at most 16 runs */
+}
+
+/* Segments for writing [start, end): ALLOC has seen to it that no home is frozen. */
 static uint64_t
 plan_write(struct volume_request *request, uint64_t start, uint64_t end, uint64_t payload_start,
            struct segments *segments)
@@ -376,8 +417,7 @@ plan_write(struct volume_request *request, uint64_t start, uint64_t end, uint64_
 
         ASSERT(entry->home != GRAIN_NONE);
         ASSERT_OP(entry->home_generation, <=, request->generation);
-        ASSERT(entry->home_generation > request->volume->frozen ||
-               request->generation <= request->volume->frozen);
+        ASSERT_OP(entry->home_generation, >, request->volume->frozen);
         int result =
             locate(request->volume->pool, entry->home, at - grain_start, &disk, &offset);
         if (result < 0) {
@@ -535,8 +575,9 @@ start_direct(struct volume_request *request, const struct segments *segments, bo
     return described;
 }
 
-static void
-start_bounced(struct volume_request *request, const struct segments *segments, bool is_write)
+void
+issue_bounced(struct volume_request *request, const struct segments *segments,
+              uint64_t start_bytes, bool is_write)
 {
     if (segments->count == 0) {
         return;
@@ -547,7 +588,7 @@ start_bounced(struct volume_request *request, const struct segments *segments, b
         const struct segment *segment = &segments->list[i];
         struct iovec *iov = &request->fan->iov[request->fan->iov_used++];
         request->fan->children[i].volume_offset_bytes =
-            align_down(request->cursor_bytes, BLOCK_BYTES) + segment->payload_offset_bytes;
+            start_bytes + segment->payload_offset_bytes;
         *iov = (struct iovec){ request->bounce->memory + segment->payload_offset_bytes,
                                segment->length_bytes };
         child_start(request, &request->fan->children[i], segment, is_write, iov, 1);
@@ -600,7 +641,7 @@ issue_bounce_read(struct volume_request *request)
     /* One grain has at most 16 runs, so there is always room. */
     end = plan_read(request, start, end, request->bounce->memory, &segments);
     if (!request->has_failed) {
-        start_bounced(request, &segments, false);
+        issue_bounced(request, &segments, start, false);
     }
 }
 
@@ -632,7 +673,21 @@ issue_bounce_edges(struct volume_request *request)
         }
     }
     if (!request->has_failed) {
-        start_bounced(request, &segments, false);
+        issue_bounced(request, &segments, start, false);
+    }
+}
+
+void
+issue_fill_bounce(struct volume_request *request, uint64_t at)
+{
+    uint8_t *to = request->bounce->memory + at;
+    uint64_t length = request->window_end_bytes - request->cursor_bytes;
+
+    ASSERT_OP(at + length, <=, (uint64_t)GRAIN_BYTES);
+    if (request->operation == VOLUME_WRITE) {
+        payload_copy(request, request->cursor_bytes - request->offset_bytes, length, to, false);
+    } else {
+        memset(to, 0, length);
     }
 }
 
@@ -646,17 +701,11 @@ issue_bounce_body(struct volume_request *request)
     segments.count = 0;
     bounce_take(request);
     bounce_range(request, &start, &end);
-    uint8_t *to = request->bounce->memory + (request->cursor_bytes - start);
-    uint64_t length = request->window_end_bytes - request->cursor_bytes;
-    if (request->operation == VOLUME_WRITE) {
-        payload_copy(request, request->cursor_bytes - request->offset_bytes, length, to, false);
-    } else {
-        memset(to, 0, length);
-    }
+    issue_fill_bounce(request, request->cursor_bytes - start);
     request->bounce_phase = BOUNCE_BODY;
     plan_write(request, start, end, 0, &segments);
     if (!request->has_failed) {
-        start_bounced(request, &segments, true);
+        issue_bounced(request, &segments, start, true);
     }
 }
 
@@ -682,10 +731,13 @@ stage_issue(struct volume_request *request)
         return STEP_NEXT;
     }
     if (window_is_outdated(request)) {
-        request->stage = STAGE_LOOKUP;
+        window_plan_again(request);
         return STEP_NEXT;
     }
-    if (request->bounce_phase == BOUNCE_EDGES) {
+    if (UNLIKELY(request->copy_home != GRAIN_NONE)) {
+        bounce_take(request);
+        copy_issue(request);
+    } else if (request->bounce_phase == BOUNCE_EDGES) {
         issue_bounce_body(request);
     } else if (request->operation == VOLUME_WRITE_ZEROES) {
         issue_zero_body(request);
@@ -713,7 +765,7 @@ stage_settle(struct volume_request *request)
     bool edges = request->bounce_phase == BOUNCE_EDGES;
     if (UNLIKELY(request->stale)) {
         disk_flush_look(request->volume->shard);
-        request->stage = STAGE_LOOKUP;
+        window_plan_again(request);
         return STEP_NEXT;
     }
     if (edges) {

@@ -124,6 +124,79 @@ wait_for_frees(struct volume_request *request)
     return true;
 }
 
+/* It has been put in line for something. What is frozen may be another thing by then (G2). */
+static enum step
+wait_and_plan_again(struct volume_request *request)
+{
+    request->stage = STAGE_LOOKUP;
+    return STEP_WAIT;
+}
+
+/* Take a grain for the entry. GRAIN_NONE: the request waits for one, or has failed. */
+static grain_address
+take_grain(struct volume_request *request, uint32_t index, enum step *ret_step)
+{
+    struct volume *volume = request->volume;
+    const struct map_page *page = request->page;
+
+    *ret_step = STEP_NEXT;
+    if (UNLIKELY(volume->shard->refuses_entries)) {
+        request_fail(request, -ENOSPC);
+        return GRAIN_NONE;
+    }
+    struct grain_source *source = source_of(volume);
+    grain_address neighbour = index > 0 ? page->entries[index - 1].home : GRAIN_NONE;
+    grain_address grain = grain_source_take(source, neighbour);
+    if (grain == GRAIN_NONE && request->asked_for_space && source->refusal == -ENOSPC) {
+        /* What it discarded may have come back to those who share: it was small once. */
+        grain = grain_source_take(&volume->shard->shared_source, GRAIN_NONE);
+    }
+    if (grain != GRAIN_NONE) {
+        source->small_takes += window_mask(request, index) != UINT16_MAX ? 1 : 0;
+        return grain;
+    }
+    if (request->asked_for_space && source->refusal < 0) {
+        if (source->refusal == -ENOSPC && wait_for_frees(request)) {
+            *ret_step = wait_and_plan_again(request);
+        } else {
+            request_fail(request, source->refusal);
+        }
+        return GRAIN_NONE;
+    }
+    request->asked_for_space = true;
+    source->refusal = 0;
+    list_push_back(&source->waiters, &request->wait_link);
+    grain_source_ask(source);
+    *ret_step = wait_and_plan_again(request);
+    return GRAIN_NONE;
+}
+
+/* The entry has no home that may be written, or one that no record names yet. */
+static enum step
+alloc_home(struct volume_request *request, uint32_t index, bool copies)
+{
+    struct map_entry *entry = &request->page->entries[index];
+    enum step step;
+
+    if (map_entry_is_fresh(entry)) {
+        entry->home_generation = request->generation; /* it was attached before a bump */
+        return STEP_NEXT;
+    }
+    if (copies && copy_must_wait(request)) {
+        return wait_and_plan_again(request);
+    }
+    grain_address grain = take_grain(request, index, &step);
+    if (grain == GRAIN_NONE) {
+        return step;
+    }
+    if (copies) {
+        copy_begin(request, grain);
+    } else {
+        attach_fresh(request, index, grain);
+    }
+    return STEP_NEXT;
+}
+
 enum step
 stage_alloc(struct volume_request *request)
 {
@@ -134,46 +207,21 @@ stage_alloc(struct volume_request *request)
         return STEP_NEXT;
     }
     map_page_materialise(page);
+    if (UNLIKELY(volume->history.gate != NULL) && volume_gate_holds(request)) {
+        return wait_and_plan_again(request);
+    }
     request->generation = (uint32_t)volume->branch.current_generation;
     for (uint32_t index = window_first(request); index <= window_last(request); index++) {
-        switch (map_entry_write_kind(&page->entries[index], volume->frozen + 1)) {
-        case MAP_WRITE_IN_PLACE:
+        enum map_entry_write_kind kind =
+            map_entry_write_kind(&page->entries[index], volume->frozen + 1);
+        if (kind == MAP_WRITE_IN_PLACE) {
             overwrite_begins(request, index);
             continue;
-        case MAP_WRITE_FRESH:
-        case MAP_WRITE_FROZEN:
-        case MAP_WRITE_KEEP_BASE:
-            break;
-        case MAP_WRITE_COPY:
-            UNREACHABLE(); /* a frozen home needs a kept generation */
         }
-        if (UNLIKELY(volume->shard->refuses_entries)) {
-            request_fail(request, -ENOSPC);
-            return STEP_NEXT;
+        enum step step = alloc_home(request, index, kind == MAP_WRITE_COPY);
+        if (step != STEP_NEXT || request->has_failed) {
+            return step;
         }
-        struct grain_source *source = source_of(volume);
-        grain_address neighbour = index > 0 ? page->entries[index - 1].home : GRAIN_NONE;
-        grain_address grain = grain_source_take(source, neighbour);
-        if (grain == GRAIN_NONE && request->asked_for_space && source->refusal == -ENOSPC) {
-            /* What it discarded may have come back to those who share: it was small once. */
-            grain = grain_source_take(&volume->shard->shared_source, GRAIN_NONE);
-        }
-        if (grain == GRAIN_NONE) {
-            if (request->asked_for_space && source->refusal < 0) {
-                if (source->refusal == -ENOSPC && wait_for_frees(request)) {
-                    return STEP_AGAIN;
-                }
-                request_fail(request, source->refusal);
-                return STEP_NEXT;
-            }
-            request->asked_for_space = true;
-            source->refusal = 0;
-            list_push_back(&source->waiters, &request->wait_link);
-            grain_source_ask(source);
-            return STEP_AGAIN;
-        }
-        source->small_takes += window_mask(request, index) != UINT16_MAX ? 1 : 0;
-        attach_fresh(request, index, grain);
     }
     request->asked_for_space = false;
     return STEP_NEXT;
@@ -200,6 +248,36 @@ map_detach_unused(struct volume_request *request)
     }
 }
 
+bool
+map_window_changes(const struct volume_request *request)
+{
+    const struct volume *volume = request->volume;
+    const struct map_entry *entries = request->page->entries;
+
+    for (uint32_t index = window_first(request); index <= window_last(request); index++) {
+        if (entries == NULL ||
+            map_entry_write_kind(&entries[index], volume->frozen + 1) != MAP_WRITE_IN_PLACE ||
+            map_entry_write_changes(&entries[index], window_mask(request, index))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool
+map_window_is_in_place(const struct volume_request *request)
+{
+    const struct map_entry *entries = request->page->entries;
+
+    for (uint32_t index = window_first(request);
+         request->copy_home == GRAIN_NONE && index <= window_last(request); index++) {
+        if (entries[index].home != GRAIN_NONE && !map_entry_is_fresh(&entries[index])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- MAP ---- */
 
 static bool
@@ -208,6 +286,9 @@ entry_will_change(const struct volume_request *request, uint32_t index)
     const struct map_entry *entry = &request->page->entries[index];
     uint16_t mask = window_mask(request, index);
 
+    if (request->copy_home != GRAIN_NONE) {
+        return true;
+    }
     if (request->window_kind == WINDOW_ZERO) {
         struct map_entry_sources sources = map_entry_resolve(entry, mask);
         return sources.home != 0 || sources.base != 0;
@@ -221,17 +302,39 @@ note_grain(struct byte_buffer *list, grain_address grain)
     byte_buffer_append(list, &grain, sizeof(grain));
 }
 
-/* The head names them no more. What an older version of the page names, too, dies with that. */
+/* The page's version, which has been decided on, is the first that names this grain. */
+static void
+note_new(struct volume *volume, const struct map_page *page, grain_address grain)
+{
+    volume->mapped_grains++;
+    note_grain(&volume->allocated, grain);
+    if (branch_is_counted(&volume->branch)) {
+        volume_count_grains(volume, page->version.working, HISTORY_FOREVER, 1);
+    }
+}
+
+/*
+ * The head names them no more. What an older version of the page names, too, dies with that, and
+ * what was inherited is others'.
+ */
 static void
 note_dropped(struct volume *volume, const struct map_page *page,
              const struct map_entry_dropped *dropped)
 {
+    bool is_counted = branch_is_counted(&volume->branch);
+
     for (uint32_t i = 0; i < dropped->count; i++) {
-        ASSERT_OP(dropped->generations[i], <=, page->version.working);
+        uint32_t birth = dropped->generations[i];
+        bool frees = birth > volume->owned_above && map_version_frees(&page->version, birth);
+        ASSERT_OP(birth, <=, page->version.working);
         ASSERT_OP(volume->mapped_grains, >, 0u);
         volume->mapped_grains--;
-        if (map_version_frees(&page->version, dropped->generations[i])) {
+        if (frees) {
             note_grain(&volume->dropped, dropped->grains[i]);
+        }
+        if (is_counted) {
+            volume_count_grains(volume, birth, frees ? HISTORY_FOREVER : page->version.working,
+                                frees ? -1 : 1);
         }
     }
 }
@@ -244,21 +347,24 @@ change_entry(struct volume_request *request, uint32_t index)
     struct map_entry *entry = &page->entries[index];
     struct map_entry_dropped dropped = { 0 };
     uint16_t mask = window_mask(request, index);
+    bool copies = request->copy_home != GRAIN_NONE;
 
-    seal_page_will_change(volume, page);
+    seal_page_will_change(volume, page, copies ? entry->home_generation : entry->base_generation);
     if (request->window_kind == WINDOW_ZERO) {
         request->generation = (uint32_t)volume->branch.current_generation;
         if (map_entry_is_fresh(entry)) {
             map_page_detach_fresh(page, index);
         }
         map_entry_zeroed(entry, mask, &dropped);
+    } else if (copies) {
+        note_new(volume, page, request->copy_home);
+        copy_map(request, page->version.working, &dropped);
     } else {
         if (map_entry_is_fresh(entry)) {
             ASSERT_OP(page->fresh_count, >, 0u);
             page->fresh_count--;
-            volume->mapped_grains++;
             entry->home_generation = page->version.working; /* no version names a younger grain */
-            note_grain(&volume->allocated, entry->home);
+            note_new(volume, page, entry->home);
         }
         map_entry_written(entry, mask, &dropped);
     }
@@ -277,8 +383,12 @@ stage_map(struct volume_request *request)
         return STEP_NEXT;
     }
     if (window_is_outdated(request)) {
-        request->stage = STAGE_LOOKUP;
+        window_plan_again(request);
         return STEP_NEXT;
+    }
+    if (UNLIKELY(volume->history.gate != NULL) && request->window_kind == WINDOW_ZERO &&
+        volume_gate_holds(request)) {
+        return STEP_AGAIN;
     }
     for (uint32_t index = window_first(request); index <= window_last(request); index++) {
         count += entry_will_change(request, index);

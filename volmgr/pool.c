@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "volmgr/control_impl.h"
+#include "volmgr/reclaim_impl.h"
 
 /* ---- small things ---- */
 
@@ -84,6 +85,10 @@ pool_new(struct manager *manager, const char *name)
     list_init(&pool->controls);
     list_init(&pool->extent_grants);
     list_init(&pool->erasures);
+    lineage_init(&pool->lineage);
+    list_init(&pool->branch_list);
+    list_init(&pool->snapshot_list);
+    list_init(&pool->views);
     committer_init(&pool->committer, pool, 0);
     list_push_back(&manager->pools, &pool->link);
     return pool;
@@ -113,6 +118,9 @@ pool_prepare_volumes(struct pool *pool, size_t expected_count)
     hash_table_init(&pool->volumes_by_id, expected_count);
     hash_table_init(&pool->volumes_by_name, expected_count);
     hash_table_init(&pool->volumes_by_branch, expected_count);
+    hash_table_init(&pool->branches, expected_count);
+    hash_table_init(&pool->snapshots, 64);
+    hash_table_init(&pool->snapshots_by_name, 64);
 }
 
 struct disk *
@@ -200,7 +208,8 @@ pool_free(struct pool *pool)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
     ASSERT(list_empty(&pool->controls) && list_empty(&pool->erasures));
-    ASSERT(list_empty(&pool->volumes));
+    ASSERT(list_empty(&pool->volumes) && list_empty(&pool->views));
+    ASSERT(list_empty(&pool->branch_list) && list_empty(&pool->snapshot_list));
     ASSERT(pool->store == NULL && pool->ledger == NULL && pool->shards == NULL);
     timer_disarm(pool->manager->control, &pool->label_timer);
     pool_heartbeat_stop(pool);
@@ -217,6 +226,9 @@ pool_free(struct pool *pool)
     hash_table_free(&pool->volumes_by_id);
     hash_table_free(&pool->volumes_by_name);
     hash_table_free(&pool->volumes_by_branch);
+    hash_table_free(&pool->branches);
+    hash_table_free(&pool->snapshots);
+    hash_table_free(&pool->snapshots_by_name);
     list_remove(&pool->link);
     free(pool);
 }
@@ -252,12 +264,18 @@ pool_add_volume(struct pool *pool, struct volume *volume)
     if (record->reserve_bytes > 0) {
         pool->allocator.has_reserves = true;
     }
+    pool_lineage_add_volume(pool, volume);
 }
 
 void
 pool_remove_volume(struct pool *pool, struct volume *volume)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
+    if (volume->keeper) {
+        list_remove(&volume->pool_link);
+        return;
+    }
+    pool_lineage_remove_volume(pool, volume);
     hash_table_remove(&pool->volumes_by_id, &volume->by_id);
     hash_table_remove(&pool->volumes_by_branch, &volume->by_branch);
     list_remove(&volume->pool_link);
@@ -409,13 +427,29 @@ pool_ledger_copies_dropped(struct pool *pool, uint32_t copies)
 }
 
 void
-pool_branch_lost_extent(struct pool *pool, uint64_t branch)
+pool_branch_got_extent(struct pool *pool, uint64_t branch_id)
 {
     ASSERT_ON_REACTOR(pool->manager->control);
-    struct volume *volume = pool_find_volume_by_branch(pool, branch);
-    if (volume != NULL) {
-        ASSERT_OP(volume->extents_owned, >, 0u);
-        volume->extents_owned--;
+    struct pool_branch *branch = pool_find_branch(pool, branch_id);
+    if (branch != NULL) {
+        branch->extents++;
+        branch->volume->extents_owned++;
+    }
+}
+
+void
+pool_branch_lost_extent(struct pool *pool, uint64_t branch_id)
+{
+    ASSERT_ON_REACTOR(pool->manager->control);
+    struct pool_branch *branch = pool_find_branch(pool, branch_id);
+    if (branch != NULL) {
+        ASSERT_OP(branch->extents, >, 0u);
+        ASSERT_OP(branch->volume->extents_owned, >, 0u);
+        branch->extents--;
+        branch->volume->extents_owned--;
+        if (branch->extents == 0 && branch->lineage->ended) {
+            reclaim_kick(pool);
+        }
     }
 }
 

@@ -17,6 +17,8 @@
 
 #include "base/assert.h"
 #include "volmgr/control_impl.h"
+#include "volmgr/reclaim_impl.h"
+#include "volmgr/snapshot_control_impl.h"
 
 #define POOL_CLOSE_PHASES(X)                                                                       \
     X(JUDGE)                                                                                       \
@@ -265,7 +267,8 @@ stop_background(struct pool_closing *closing)
     }
     bool checking = pool_check_cancel(pool);
     /* A late flush of a start says whether writes are lost: worth the patience of the end. */
-    if (!list_empty(&pool->erasures) || pool_checkpoint_cancel(pool) || checking ||
+    if (!list_empty(&pool->erasures) || !policies_stop(pool) || !reclaim_has_stopped(pool) ||
+        pool_checkpoint_cancel(pool) || checking ||
         pool->flushes_late > 0 || !state_space_end(pool)) {
         machine_goto(&closing->machine, CLOSE_STOP_BACKGROUND);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
@@ -281,6 +284,9 @@ stop_background(struct pool_closing *closing)
 static bool
 pool_has_holds(const struct pool *pool)
 {
+    if (pool->surveys > 0) {
+        return true;
+    }
     list_for_each(&pool->volumes, link) {
         const struct volume *volume = list_entry(link, struct volume, pool_link);
         if (volume->holds > 0 || volume->altering) {
@@ -297,7 +303,7 @@ settle(struct pool_closing *closing)
     struct pool *pool = closing->pool;
 
     if (pool_checkpoint_cancel(pool) || !allocator_is_idle(&pool->allocator) ||
-        !committer_is_idle(&pool->committer) || pool_has_holds(pool)) {
+        !committer_is_idle(&pool->committer) || !pool_views_end(pool) || pool_has_holds(pool)) {
         machine_goto(&closing->machine, CLOSE_SETTLE);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
         return machine_wait(&closing->machine);
@@ -351,6 +357,7 @@ free_volumes(struct pool_closing *closing)
 {
     struct pool *pool = closing->pool;
 
+    pool_lineage_clear(pool);
     list_for_each_safe(&pool->volumes, link) {
         struct volume *volume = list_entry(link, struct volume, pool_link);
         exports_forget(volume);

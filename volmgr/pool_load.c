@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "base/endian.h"
 #include "volmgr/pool_open_impl.h"
+#include "volmgr/snapshot_control_impl.h"
 
 enum {
     NAMED_MAX = 8 /* volumes that one event names */
@@ -24,6 +25,8 @@ pool_load_free(struct pool_load *load)
     byte_buffer_free(&load->positions);
     byte_buffer_free(&load->volumes);
     byte_buffer_free(&load->exports);
+    byte_buffer_free(&load->snapshots);
+    byte_buffer_free(&load->policies);
     *load = (struct pool_load){ 0 };
 }
 
@@ -102,11 +105,8 @@ load_branch(struct pool_load *load, const struct store_batch_item *item)
 
     if (schema_get_branch(item->value, item->value_bytes, &record) < 0 ||
         !key_is_id(item, record.id) || record.current_generation <= record.fork_generation ||
-        record.current_generation > UINT32_MAX) {
+        record.current_generation >= LINEAGE_FOREVER || record.parent >= record.id) {
         return -EUCLEAN;
-    }
-    if (record.parent != 0 || record.flags != 0) {
-        return -EPROTO; /* who does not know of snapshots writes where they need the old data */
     }
     byte_buffer_append(&load->branches, &record, sizeof(record));
     return 0;
@@ -136,6 +136,34 @@ load_export(struct pool_load *load, const struct store_batch_item *item)
         return -EUCLEAN;
     }
     byte_buffer_append(&load->exports, &record, sizeof(record));
+    return 0;
+}
+
+static int
+load_snapshot(struct pool_load *load, const struct store_batch_item *item)
+{
+    struct load_snapshot snapshot = { 0 };
+
+    if (schema_get_snapshot(item->value, item->value_bytes, &snapshot.record) < 0 ||
+        schema_snapshot_key_decode(item->key, item->key_bytes, &snapshot.branch,
+                                   &snapshot.generation) < 0) {
+        return -EUCLEAN;
+    }
+    byte_buffer_append(&load->snapshots, &snapshot, sizeof(snapshot));
+    return 0;
+}
+
+static int
+load_policy(struct pool_load *load, const struct store_batch_item *item)
+{
+    struct load_policy policy = { 0 };
+
+    if (item->key_bytes != 1 + sizeof(uint64_t) ||
+        schema_get_policy(item->value, item->value_bytes, &policy.record) < 0) {
+        return -EUCLEAN;
+    }
+    policy.volume = get_be64(item->key + 1);
+    byte_buffer_append(&load->policies, &policy, sizeof(policy));
     return 0;
 }
 
@@ -177,7 +205,9 @@ load_item(struct pool_load *load, const struct store_batch_item *item)
     case SCHEMA_EXPORT:
         return load_export(load, item);
     case SCHEMA_SNAPSHOT:
-        return -EPROTO;
+        return load_snapshot(load, item);
+    case SCHEMA_POLICY:
+        return load_policy(load, item);
     default:
         /* The rest is not needed to open the pool, or must be known. */
         return item->key[0] >= SCHEMA_MUST_BE_KNOWN ? -EPROTO : 0;
@@ -363,7 +393,8 @@ make_volume(struct pool_opening *opening, const struct volume_record *record, st
     const struct load_position *position =
         find_by_id(&load->positions, sizeof(*position), record->branch);
     if (branch == NULL || record->id >= pool->record.next_volume ||
-        record->branch >= pool->record.next_branch) {
+        (branch->flags & BRANCH_HEADLESS) != 0 ||
+        (branch->volume != 0 && branch->volume != record->id)) {
         return error_set(error, -EUCLEAN,
                          "the database is damaged: volume `%s` has no valid branch", record->name);
     }
@@ -383,6 +414,19 @@ make_volume(struct pool_opening *opening, const struct volume_record *record, st
     return 0;
 }
 
+/* Does it see pages of a branch whose extents are kept where some are missing? */
+static bool
+sees_affected(const struct pool *pool, const struct volume *volume)
+{
+    for (uint32_t i = 0; i < volume->chain->count; i++) {
+        const struct volume *keeper = pool_find_keeper(pool, volume->chain->places[i].branch);
+        if (keeper != NULL && keeper->affected) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Mark the volumes that cannot be whole, and say which. */
 static void
 mark_affected(struct pool_opening *opening)
@@ -394,8 +438,14 @@ mark_affected(struct pool_opening *opening)
     uint32_t marked = 0;
 
     for (size_t i = 0; i < count; i++) {
-        struct volume *volume = pool_find_volume_by_branch(pool, branches[i]);
-        if (volume == NULL || volume->affected || volume->durable.deleting) {
+        struct volume *keeper = pool_find_keeper(pool, branches[i]);
+        if (keeper != NULL) {
+            keeper->affected = true;
+        }
+    }
+    list_for_each(&pool->volumes, link) {
+        struct volume *volume = list_entry(link, struct volume, pool_link);
+        if (count == 0 || volume->durable.deleting || !sees_affected(pool, volume)) {
             continue;
         }
         volume->affected = true;
@@ -440,6 +490,20 @@ pool_load_checkpoints(struct pool_opening *opening)
     }
 }
 
+static void
+restore_policies(struct pool_opening *opening)
+{
+    const struct byte_buffer *all = &opening->load.policies;
+    const struct load_policy *policies = (const struct load_policy *)(const void *)all->data;
+
+    for (size_t i = 0; i < all->length_bytes / sizeof(*policies); i++) {
+        struct volume *volume = pool_find_volume_by_id(opening->pool, policies[i].volume);
+        if (volume != NULL && !volume->durable.deleting) {
+            policy_restore(volume, &policies[i].record);
+        }
+    }
+}
+
 int
 pool_load_volumes(struct pool_opening *opening, struct error *error)
 {
@@ -454,11 +518,15 @@ pool_load_volumes(struct pool_opening *opening, struct error *error)
     size_t export_count = load->exports.length_bytes / sizeof(*exports);
 
     pool_prepare_volumes(pool, volume_count);
-    for (size_t i = 0; i < volume_count; i++) {
-        int result = make_volume(opening, &volumes[i], error);
-        if (result < 0) {
-            return result;
-        }
+    int result = snapshot_load_lineage(opening, error);
+    for (size_t i = 0; i < volume_count && result == 0; i++) {
+        result = make_volume(opening, &volumes[i], error);
+    }
+    if (result == 0) {
+        result = snapshot_load_tables(opening, error);
+    }
+    if (result < 0) {
+        return result;
     }
     for (size_t i = 0; i < export_count; i++) {
         struct volume *volume = pool_find_volume_by_id(pool, exports[i].volume);
@@ -466,6 +534,7 @@ pool_load_volumes(struct pool_opening *opening, struct error *error)
             export_restore(volume, &exports[i]);
         }
     }
+    restore_policies(opening);
     mark_affected(opening);
     return 0;
 }

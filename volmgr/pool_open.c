@@ -14,6 +14,8 @@
 
 #include "base/assert.h"
 #include "volmgr/pool_open_impl.h"
+#include "volmgr/reclaim_impl.h"
+#include "volmgr/snapshot_control_impl.h"
 
 static const char *const PHASE_NAMES[] = {
 #define PHASE_NAME(name) #name,
@@ -363,7 +365,11 @@ read_journals(struct pool_opening *opening)
 {
     struct machine *machine = &opening->machine;
 
-    if (opening->was_clean || !opening->same_boot) {
+    if (opening->was_clean) {
+        return machine_goto(machine, OPEN_REJOIN_LEDGER);
+    }
+    if (!opening->same_boot) {
+        pool_load_unclean(opening);
         return machine_goto(machine, OPEN_REJOIN_LEDGER); /* the rings went with the power */
     }
     opening->replay = pool_replay_new(opening);
@@ -384,6 +390,7 @@ sort_records(struct pool_opening *opening)
                             opening->job_error.message);
     }
     pool_replay_sort(opening->replay);
+    pool_load_unclean(opening);
     return MACHINE_NEXT;
 }
 
@@ -457,6 +464,7 @@ commit_run(struct pool_opening *opening)
         }
     }
     schema_put_run(&opening->batch, &pool->run);
+    pool_load_put_first(opening);
     opening->commit.batch = &opening->batch;
     opening->commit.urgent = true; /* checkpoints make room once the pool serves */
     opening->run_noted = true; /* or perhaps not, if it fails */
@@ -484,6 +492,7 @@ static enum machine_step
 serve(struct pool_opening *opening)
 {
     pool_place_extents(opening->pool, &opening->unused);
+    volumes_pin(opening->pool);
     pool_serve(&opening->machine, &opening->round, opening->pool);
     return machine_wait(&opening->machine);
 }
@@ -528,10 +537,12 @@ succeed(struct pool_opening *opening)
     }
     list_for_each_safe(&pool->volumes, link) {
         struct volume *volume = list_entry(link, struct volume, pool_link);
-        if (volume->durable.deleting) {
+        if (volume->durable.deleting && !volume->keeper) {
             volume_erase(volume);
         }
     }
+    reclaim_start(pool);
+    policies_start(pool);
     pool_space_changed(pool);
     pool_committed(pool);
     return machine_end(&opening->machine);
@@ -544,6 +555,8 @@ undo(struct pool_opening *opening)
 {
     struct pool *pool = opening->pool;
 
+    policies_stop(pool); /* they have not begun */
+    pool_lineage_clear(pool);
     list_for_each_safe(&pool->volumes, link) {
         struct volume *volume = list_entry(link, struct volume, pool_link);
         exports_forget(volume);
@@ -808,6 +821,7 @@ opening_release(struct machine *machine)
     byte_buffer_free(&opening->candidates);
     byte_buffer_free(&opening->affected);
     byte_buffer_free(&opening->unused);
+    byte_buffer_free(&opening->first);
     byte_buffer_free(&opening->fences);
     ledger_gap_clear(&opening->gap);
     byte_buffer_free(&opening->batch);

@@ -267,9 +267,9 @@ pool_flush_judge(struct pool_opening *opening)
 
 /* ---- going on without them ---- */
 
-/* What a branch has in extents of its own, and whether some of these are gone. */
+/* What a volume has in extents of its own, and whether some of these are gone. */
 struct holding {
-    uint64_t branch;
+    uint64_t branch; /* of its head */
     uint64_t grains;
     bool lost;
 };
@@ -298,6 +298,15 @@ is_left_out(const struct pool *pool, const struct extent *extent)
     return left_out;
 }
 
+/* The head that writes to extents of this owner; 0: none does. */
+static uint64_t
+writer_of(const struct pool *pool, uint64_t owner_branch)
+{
+    const struct volume *volume = pool_find_keeper(pool, owner_branch);
+
+    return volume != NULL && !volume->keeper ? volume->branch.id : 0;
+}
+
 /* True: some extent that several branches share is on a disk that was left out. */
 static bool
 count_holdings(const struct pool *pool, struct holding *holdings, size_t count)
@@ -314,13 +323,16 @@ count_holdings(const struct pool *pool, struct holding *holdings, size_t count)
         if (extent == NULL || extent->state != EXTENT_STATE_DATA) {
             continue;
         }
-        struct holding key = { .branch = extent->owner_branch };
+        struct holding key = { 0 };
+        if (extent->owner_branch != 0) {
+            key.branch = writer_of(pool, extent->owner_branch);
+        }
         struct holding *holding =
             key.branch != 0
                 ? bsearch(&key, holdings, count, sizeof(*holdings), compare_holdings)
                 : NULL;
         bool lost = is_left_out(pool, extent);
-        if (key.branch == 0) {
+        if (extent->owner_branch == 0) {
             shared_lost = shared_lost || lost;
         } else if (holding != NULL) {
             holding->grains += pool->grains_per_extent - extent->free_count;
@@ -339,18 +351,23 @@ find_affected(struct pool_opening *opening)
     size_t at = 0;
 
     list_for_each(&pool->volumes, link) {
-        count++;
+        count += !list_entry(link, struct volume, pool_link)->keeper;
     }
     struct holding *holdings = calloc(MAX(count, (size_t)1), sizeof(*holdings));
     ASSERT(holdings != NULL);
     list_for_each(&pool->volumes, link) {
-        holdings[at++].branch = list_entry(link, struct volume, pool_link)->branch.id;
+        const struct volume *volume = list_entry(link, struct volume, pool_link);
+        if (!volume->keeper) {
+            holdings[at++].branch = volume->branch.id;
+        }
     }
     qsort(holdings, count, sizeof(*holdings), compare_holdings);
     bool shared_lost = count_holdings(pool, holdings, count);
     for (at = 0; at < count; at++) {
         struct volume *volume = pool_find_volume_by_branch(pool, holdings[at].branch);
-        bool shares = volume->mapped_grains > holdings[at].grains;
+        /* What only snapshots name is in the extents, too, so with them nothing is known. */
+        bool shares = volume->mapped_grains > holdings[at].grains ||
+                      branch_is_counted(&volume->branch);
         if (holdings[at].lost || (shared_lost && shares)) {
             volume->affected = true;
             byte_buffer_append(&opening->fences, &holdings[at].branch, sizeof(uint64_t));

@@ -87,11 +87,25 @@ struct pool_load {
     struct byte_buffer positions; /* struct load_position[] */
     struct byte_buffer volumes;   /* struct volume_record[] */
     struct byte_buffer exports;   /* struct export_record[] */
+    struct byte_buffer snapshots; /* struct load_snapshot[] */
+    struct byte_buffer policies;  /* struct load_policy[] */
 };
 
 struct load_position {
     uint64_t branch;
     struct branch_position position;
+};
+
+struct load_policy {
+    uint64_t volume;
+    struct policy_record record;
+};
+
+struct load_snapshot {
+    uint64_t branch;
+    uint64_t generation;
+    struct snapshot_record record;
+    bool has_children; /* some branch was forked there */
 };
 
 /* In the record of the last run: none was; the database was imported with --force. */
@@ -156,6 +170,8 @@ struct pool_opening {
     struct byte_buffer fences;    /* uint64_t[]: branches that were, or that lost writes now */
     uint32_t room_phase;          /* where it goes on when there is room in the ledger */
     uint32_t room_checkpoints;    /* that were written for it */
+    bool branches_changed;     /* their records go with the next commit */
+    struct byte_buffer first;  /* store items that go with the first commit; it is committed soon */
     struct byte_buffer unused; /* uint64_t[]: extents that hold nothing */
     struct commit_request commit;
     struct byte_buffer batch;
@@ -177,6 +193,30 @@ int pool_load_extents(struct pool_opening *opening, const struct byte_buffer *it
 void pool_load_checkpoints(struct pool_opening *opening);
 /* Volumes and exports from the records; the shards are there. */
 int pool_load_volumes(struct pool_opening *opening, struct error *error);
+
+/* ---- snapshot_load.c: branches and snapshots ---- */
+
+/*
+ * The lineage, pool->branches and pool->reclaim_jobs from the records, before the volumes. 0, or
+ * -EUCLEAN with `error` saying what does not fit.
+ */
+int snapshot_load_lineage(struct pool_opening *opening, struct error *error);
+/* Behind the volumes: keepers of extents, and pool->snapshots. */
+int snapshot_load_tables(struct pool_opening *opening, struct error *error);
+/*
+ * The head of this volume has got as far as `generation`, as a journal tells: the bump was not
+ * committed. It goes on from there.
+ */
+void pool_load_raise(struct pool_opening *opening, struct volume *volume, uint32_t generation);
+/*
+ * The last run did not end in order, and its journals have been looked at, if there are any: heads
+ * begin a new generation, and note the one before, up to which `copied` bits of entries cannot be
+ * trusted. An entry can only have such bits when it was written over something frozen, so a branch
+ * that has had one generation only, and no parent, is left alone.
+ */
+void pool_load_unclean(struct pool_opening *opening);
+/* Into opening->batch, which is about to be committed: what was to go with the first commit. */
+void pool_load_put_first(struct pool_opening *opening);
 
 /* ---- pool_find.c ---- */
 

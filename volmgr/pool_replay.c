@@ -25,6 +25,7 @@
  * Invariants
  *  Y1  Only records behind the branch's committed position are applied.
  *  Y2  Applying a piece twice gives the same.
+ *  Y3  No page version is committed before the branch record whose generation covers it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@
 #include "base/log.h"
 #include "volmgr/map_cache_impl.h"
 #include "volmgr/map_entry_impl.h"
+#include "volmgr/map_lookup_impl.h"
 #include "volmgr/pool_open_impl.h"
 
 enum {
@@ -47,7 +49,7 @@ _Static_assert((int)RUN_RING_BYTES_MIN >=
 
 struct replay_page {
     struct pool_opening *opening;
-    struct store_get get;
+    struct map_lookup lookup;
     size_t first_record; /* into replay->records */
     size_t record_count;
     int status;
@@ -65,10 +67,17 @@ struct pool_replay {
     struct byte_buffer operand;
     struct byte_buffer used;    /* grain_address[]: of the piece */
     struct byte_buffer dropped;
+    struct byte_buffer counts;  /* struct replay_count[]: of the piece */
     uint64_t applied;
     uint32_t fenced_volumes;
     uint64_t lost;  /* blocks on disks that may have lost them */
     bool ring_lost; /* a ring was not there, and that was accepted */
+};
+
+/* So many grains more, or less, are counted there. */
+struct replay_count {
+    struct history_counter counter;
+    int64_t added;
 };
 
 MACHINE_DONE(replay_committed, struct pool_opening, commit.op)
@@ -91,13 +100,14 @@ pool_replay_free(struct pool_replay *replay)
         return;
     }
     for (uint32_t i = 0; i < PAGES_AT_ONCE; i++) {
-        byte_buffer_free(&replay->pages[i].get.value);
+        byte_buffer_free(&replay->pages[i].lookup.value);
     }
     byte_buffer_free(&replay->records);
     byte_buffer_free(&replay->fences);
     byte_buffer_free(&replay->operand);
     byte_buffer_free(&replay->used);
     byte_buffer_free(&replay->dropped);
+    byte_buffer_free(&replay->counts);
     free(replay);
 }
 
@@ -235,7 +245,7 @@ fence_volumes(struct pool_replay *replay)
     }
     list_for_each(&opening->pool->volumes, link) {
         struct volume *volume = list_entry(link, struct volume, pool_link);
-        uint64_t ring = volume->branch.id % opening->last_run.ring_count;
+        uint64_t ring = pool_shard_index(&volume->branch, opening->last_run.ring_count);
         if (!volume->durable.deleting &&
             ((replay->fenced_rings >> ring & 1) != 0 ||
              journal_is_fenced(&replay->fences, volume->branch.id))) {
@@ -251,17 +261,20 @@ pool_replay_sort(struct pool_replay *replay)
 {
     ASSERT_ON_REACTOR(replay->opening->machine.manager->control);
     fence_volumes(replay);
-    const struct pool *pool = replay->opening->pool;
+    struct pool *pool = replay->opening->pool;
     struct journal_record *records = (struct journal_record *)(void *)replay->records.data;
     size_t count = replay->records.length_bytes / sizeof(*records);
     size_t kept = 0;
 
     for (size_t i = 0; i < count; i++) {
-        const struct volume *volume = pool_find_volume_by_branch(pool, records[i].branch);
+        struct volume *volume = pool_find_volume_by_branch(pool, records[i].branch);
         if (volume == NULL || volume->durable.deleting ||
             records[i].batch <= volume->committed_batch) {
-            continue; /* Y1 */
+            continue; /* Y1; what was given up by a rollback has no head */
         }
+        const struct map_entry *entry = &records[i].entry;
+        pool_load_raise(replay->opening, volume,
+                        MAX(entry->home_generation, entry->base_generation));
         records[kept++] = records[i];
     }
     if (kept > 0) {
@@ -289,8 +302,8 @@ record_at(const struct pool_replay *replay, size_t index)
 static void
 page_fetched(struct io_op *op)
 {
-    struct store_get *get = container_of(op, struct store_get, op);
-    struct replay_page *page = container_of(get, struct replay_page, get);
+    struct map_lookup *lookup = container_of(op, struct map_lookup, op);
+    struct replay_page *page = container_of(lookup, struct replay_page, lookup);
 
     page->status = op->result;
     machine_completed(&page->opening->machine, 0);
@@ -305,16 +318,13 @@ fetch_page(struct pool_replay *replay, struct replay_page *page)
 
     ASSERT(volume != NULL);
     page->opening = opening;
-    byte_buffer_clear(&page->get.value);
-    page->get.family = STORE_FAMILY_MAP;
-    page->get.floor = true;
-    page->get.floor_prefix_bytes = 16; /* branch and page number */
-    page->get.previous = true;
-    page->get.key_bytes = MAP_KEY_BYTES;
-    map_key_encode(page->get.key, first->branch, first->volume_grain / MAP_PAGE_ENTRIES,
-                   volume->branch.current_generation);
-    machine_arm(&opening->machine, &page->get.op, page_fetched);
-    store_get(opening->pool->store, &page->get);
+    page->lookup.store = opening->pool->store;
+    page->lookup.chain = volume->chain;
+    page->lookup.newest = (uint32_t)volume->branch.current_generation;
+    page->lookup.wants_previous = true;
+    page->lookup.page = first->volume_grain / MAP_PAGE_ENTRIES;
+    machine_arm(&opening->machine, &page->lookup.op, page_fetched);
+    map_lookup(&page->lookup);
 }
 
 enum machine_step
@@ -367,9 +377,36 @@ may_be_lost(const struct pool *pool, const struct extent *extent)
     return disk->backend == NULL || !disk->backend->properties.kept_unflushed;
 }
 
+/* As volume_count_grains() does for the head: see branch_is_counted(). */
+static void
+count_grain(struct pool_replay *replay, const struct volume *volume, uint64_t branch,
+            uint32_t birth, uint32_t death, int64_t added)
+{
+    struct replay_count *counts = (struct replay_count *)(void *)replay->counts.data;
+    size_t count = replay->counts.length_bytes / sizeof(*counts);
+
+    if (!branch_is_counted(&volume->branch)) {
+        return;
+    }
+    for (size_t i = count; i > 0; i--) {
+        struct replay_count *known = &counts[i - 1];
+        if (known->counter.branch == branch && known->counter.birth == birth &&
+            known->counter.death == death) {
+            known->added += added;
+            return;
+        }
+    }
+    struct replay_count added_count = {
+        .counter = { .branch = branch, .death = death, .birth = birth },
+        .added = added,
+    };
+    byte_buffer_append(&replay->counts, &added_count, sizeof(added_count));
+}
+
 /* 0, or -EUCLEAN when the grain is used by something else already. */
 static int
-take_grain(struct pool_replay *replay, struct volume *volume, grain_address grain)
+take_grain(struct pool_replay *replay, struct volume *volume, grain_address grain,
+           uint32_t generation)
 {
     const struct extent_table *table = &replay->opening->pool->extents;
     struct extent *extent = extent_of(replay->opening->pool, grain);
@@ -382,6 +419,7 @@ take_grain(struct pool_replay *replay, struct volume *volume, grain_address grai
     extent->used[index / 64] |= bit;
     extent->free_count--;
     volume->mapped_grains++;
+    count_grain(replay, volume, volume->branch.id, generation, HISTORY_FOREVER, 1);
     byte_buffer_append(&replay->used, &grain, sizeof(grain));
     return 0;
 }
@@ -399,9 +437,13 @@ drop_grain(struct pool_replay *replay, struct volume *volume, grain_address grai
         return;
     }
     volume->mapped_grains -= MIN(volume->mapped_grains, UINT64_C(1));
-    if (!map_version_frees(version, generation)) {
-        return; /* an older version of the page names it, too, and it dies with that */
+    if (generation <= volume->owned_above || !map_version_frees(version, generation)) {
+        /* An older version of the page names it, too, and it dies with that; or it is inherited. */
+        count_grain(replay, volume, volume->branch.id, generation, version->working, 1);
+        return;
     }
+    count_grain(replay, volume, view_chain_branch(volume->chain, generation), generation,
+                HISTORY_FOREVER, -1);
     extent->used[index / 64] &= ~bit;
     extent->free_count++;
     byte_buffer_append(&replay->dropped, &grain, sizeof(grain));
@@ -435,6 +477,7 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
 {
     const struct pool *pool = replay->opening->pool;
     const grain_address fresh[2] = { replayed->home, replayed->base };
+    const uint32_t births[2] = { replayed->home_generation, replayed->base_generation };
     struct map_entry old = *entry;
 
     if (memcmp(&old, replayed, sizeof(old)) == 0) {
@@ -451,7 +494,7 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
     uint16_t lost = lost_blocks(pool, &old, replayed);
     for (uint32_t i = 0; i < 2; i++) {
         if (fresh[i] != GRAIN_NONE && !names(&old, fresh[i]) &&
-            take_grain(replay, volume, fresh[i]) < 0) {
+            take_grain(replay, volume, fresh[i], births[i]) < 0) {
             return -EUCLEAN;
         }
     }
@@ -473,25 +516,21 @@ apply_entry(struct pool_replay *replay, struct volume *volume, struct map_entry 
 
 static int
 page_decode(struct pool_replay *replay, const struct replay_page *page,
-            const struct volume *volume, struct map_version *ret_version)
+            struct map_version *ret_version)
 {
     uint32_t used = 0;
 
     memset(replay->entries, 0, sizeof(replay->entries));
     map_version_loaded(ret_version, 0, 0);
-    if (page->status == -ENOENT) {
-        return 0;
-    }
     if (page->status < 0) {
         return page->status;
     }
-    int result =
-        map_version_decode(&page->get, volume->branch.current_generation, ret_version);
-    if (result == 0 && page->get.value.length_bytes > 0) {
-        result = map_page_decode(page->get.value.data, page->get.value.length_bytes,
-                                 replay->entries, &used);
+    map_version_loaded(ret_version, page->lookup.ret_version, page->lookup.ret_previous);
+    if (page->lookup.value.length_bytes == 0) {
+        return 0;
     }
-    return result;
+    return map_page_decode(page->lookup.value.data, page->lookup.value.length_bytes,
+                           replay->entries, &used);
 }
 
 static int
@@ -505,7 +544,7 @@ apply_page(struct pool_replay *replay, const struct replay_page *page)
     struct map_version version;
     bool changed = false;
 
-    int result = page_decode(replay, page, volume, &version);
+    int result = page_decode(replay, page, &version);
     byte_buffer_clear(&replay->operand);
     if (result == 0) {
         map_version_change(&version, volume->frozen, (uint32_t)volume->branch.current_generation);
@@ -538,7 +577,7 @@ apply_page(struct pool_replay *replay, const struct replay_page *page)
     }
     byte_buffer_clear(&replay->operand);
     map_page_encode(replay->entries, &replay->operand);
-    seal_put_version(&opening->batch, &volume->branch, number, &version, &replay->operand);
+    seal_put_version(&opening->batch, volume, number, &version, &replay->operand);
     return 0;
 }
 
@@ -585,6 +624,8 @@ pool_replay_commit(struct pool_opening *opening)
     const struct extent_table *table = &opening->pool->extents;
 
     byte_buffer_clear(&opening->batch);
+    pool_load_put_first(opening);
+    byte_buffer_clear(&replay->counts);
     byte_buffer_clear(&replay->used);
     byte_buffer_clear(&replay->dropped);
     for (uint32_t i = 0; i < replay->page_count; i++) {
@@ -594,6 +635,13 @@ pool_replay_commit(struct pool_opening *opening)
                                 "the volatile journal and the database contradict each other");
         }
         put_position(replay, i);
+    }
+    const struct replay_count *counts =
+        (const struct replay_count *)(const void *)replay->counts.data;
+    for (size_t i = 0; i < replay->counts.length_bytes / sizeof(*counts); i++) {
+        if (counts[i].added != 0) {
+            schema_add_counter(&opening->batch, &counts[i].counter, counts[i].added);
+        }
     }
     batch_append_use_bits(&opening->batch, table,
                           (grain_address *)(void *)replay->dropped.data,

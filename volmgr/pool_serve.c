@@ -119,13 +119,13 @@ place_extent(struct pool *pool, struct extent *extent, uint64_t *orphans,
         extent->shard = (uint16_t)(extent->id % pool->manager->options.reactor_count);
         source = &pool->shards[extent->shard]->shared_source;
     } else {
-        struct volume *volume = pool_find_volume_by_branch(pool, extent->owner_branch);
+        struct volume *volume = pool_find_keeper(pool, extent->owner_branch);
         if (volume == NULL) {
             (*orphans)++;
             return;
         }
         extent->shard = (uint16_t)volume->shard->index;
-        volume->extents_owned++;
+        pool_branch_got_extent(pool, extent->owner_branch);
         source = &volume->source;
     }
     if (extent->free_count == pool->grains_per_extent) {
@@ -201,6 +201,9 @@ volume_publish_info(struct volume *volume)
     ASSERT(info != NULL);
     snprintf(info->pool_name, sizeof(info->pool_name), "%s", volume->pool->name);
     snprintf(info->name, sizeof(info->name), "%s", record->name);
+    if (volume->snapshot != NULL) {
+        snprintf(info->snapshot, sizeof(info->snapshot), "%s", volume->snapshot->record.name);
+    }
     memcpy(info->guid, record->guid, GUID_BYTES);
     info->size_bytes = record->size_bytes;
     info->sector_bytes = record->sector_bytes;

@@ -9,11 +9,14 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "volmgr/control_impl.h"
+#include "volmgr/reclaim_impl.h"
+#include "volmgr/snapshot_control_impl.h"
 
 #define QUERY_PHASES(X)                                                                            \
     X(ASK)                                                                                         \
-    X(COLLECT)
+    X(COLLECT)                                                                                     \
+    X(SURVEY)                                                                                      \
+    X(MEASURE)
 
 enum query_phase {
 #define PHASE_ENUM(name) QUERY_##name,
@@ -43,7 +46,40 @@ struct volume_listing {
     struct volume_query *query;
     struct round round;
     struct volume **volumes; /* of ret_volumes, row by row; valid during the round only (V2) */
+    struct space_survey survey;
+    struct pool *surveyed; /* NULL: none */
+    uint32_t next;         /* row whose pool is measured next */
 };
+
+MACHINE_DONE(survey_done, struct volume_listing, survey.op)
+
+/* What it was made from, if it still needs that. */
+static void
+report_parent(const struct volume *volume, struct volume_report *report)
+{
+    const struct pool *pool = volume->pool;
+    const struct pool_branch *branch = pool_find_branch(pool, volume->durable.branch);
+    struct lineage_branch *bottom = branch != NULL ? lineage_bottom(branch->lineage) : NULL;
+    const struct snapshot *origin = NULL;
+
+    for (; bottom != NULL && bottom->parent != NULL; bottom = lineage_bottom(bottom->parent)) {
+        origin = pool_find_snapshot(pool, bottom->parent->id, bottom->fork);
+        if (origin == NULL || origin->record.volume != volume->durable.id) {
+            break; /* otherwise it was rolled back: its own past */
+        }
+    }
+    if (bottom == NULL || bottom->parent == NULL) {
+        return;
+    }
+    report->has_parent = true;
+    snprintf(report->parent.pool, sizeof(report->parent.pool), "%s", pool->name);
+    if (origin != NULL && origin->volume != NULL) {
+        snprintf(report->parent.volume, sizeof(report->parent.volume), "%s",
+                 origin->volume->durable.name);
+        snprintf(report->parent.snapshot, sizeof(report->parent.snapshot), "%s",
+                 origin->record.name);
+    }
+}
 
 /* What the control reactor knows. */
 static void
@@ -60,6 +96,12 @@ volume_report_fill(const struct volume *volume, struct volume_report *report)
     report->affected = volume->affected;
     report->export_count = volume_export_count(volume);
     report->created_realtime_ns = record->created_realtime_ns;
+    report->has_policy = volume->policy != NULL;
+    list_for_each(&volume->snapshots, link) {
+        report->snapshot_count +=
+            list_entry(link, struct snapshot, volume_link)->record.state == SNAPSHOT_KEPT;
+    }
+    report_parent(volume, report);
     if (volume->affected) {
         snprintf(report->problem, sizeof(report->problem),
                  "some of its space is on a disk that is missing: reads and writes there fail");
@@ -144,15 +186,66 @@ volume_listing_ask(struct volume_listing *listing)
     return machine_wait(&listing->machine);
 }
 
+/* ---- whose space it is ---- */
+
+/* Begin with the pool of the next row. */
 static enum machine_step
-volume_listing_phase(struct machine *machine, uint32_t phase)
+volume_listing_survey(struct volume_listing *listing)
 {
-    struct volume_listing *listing = container_of(machine, struct volume_listing, machine);
+    struct machine *machine = &listing->machine;
+    const struct volume_query *query = listing->query;
+
+    while (query->space && listing->next < query->ret_count) {
+        struct pool *pool =
+            manager_find_pool(machine->manager, query->ret_volumes[listing->next].info.pool_name);
+        if (pool != NULL && pool_is_serving(pool) && !pool->stopping) {
+            listing->survey = (struct space_survey){ 0 };
+            listing->surveyed = pool;
+            pool->surveys++;
+            machine_arm(machine, &listing->survey.op, survey_done);
+            space_survey_start(&listing->survey, pool);
+            return machine_wait(machine);
+        }
+        listing->next++;
+    }
+    return machine_end(machine);
+}
+
+/* Rows of one pool stand together. */
+static enum machine_step
+volume_listing_measure(struct volume_listing *listing)
+{
+    struct machine *machine = &listing->machine;
+    struct volume_query *query = listing->query;
+    struct pool *pool = listing->surveyed;
+
+    for (; listing->next < query->ret_count; listing->next++) {
+        struct volume_report *report = &query->ret_volumes[listing->next];
+        if (strcmp(report->info.pool_name, pool->name) != 0) {
+            break;
+        }
+        const struct volume *volume = pool_find_volume_by_id(pool, report->id);
+        if (machine->status < 0 || volume == NULL || volume->durable.deleting) {
+            continue;
+        }
+        uint64_t grains = space_survey_exclusive(
+            &listing->survey, pool_find_branch(pool, volume->durable.branch), LINEAGE_FOREVER);
+        report->exclusive_bytes = MIN(grains * GRAIN_BYTES, report->mapped_bytes);
+        report->shared_bytes = report->mapped_bytes - report->exclusive_bytes;
+    }
+    space_survey_free(&listing->survey);
+    ASSERT_OP(pool->surveys, >, 0u);
+    pool->surveys--;
+    listing->surveyed = NULL;
+    return machine_goto(machine, QUERY_SURVEY);
+}
+
+static enum machine_step
+volume_listing_collect(struct volume_listing *listing)
+{
+    struct machine *machine = &listing->machine;
     struct volume_query *query = listing->query;
 
-    if (phase == QUERY_ASK) {
-        return volume_listing_ask(listing);
-    }
     if (query->ret_count == 0 && query->name.volume[0] != '\0') {
         free(query->ret_volumes);
         query->ret_volumes = NULL;
@@ -160,6 +253,26 @@ volume_listing_phase(struct machine *machine, uint32_t phase)
                             query->name.volume);
     }
     return MACHINE_NEXT;
+}
+
+static enum machine_step
+volume_listing_phase(struct machine *machine, uint32_t phase)
+{
+    struct volume_listing *listing = container_of(machine, struct volume_listing, machine);
+
+    switch ((enum query_phase)phase) {
+    case QUERY_ASK:
+        return volume_listing_ask(listing);
+    case QUERY_COLLECT:
+        return volume_listing_collect(listing);
+    case QUERY_SURVEY:
+        return volume_listing_survey(listing);
+    case QUERY_MEASURE:
+        return volume_listing_measure(listing);
+    case QUERY_PHASE_COUNT:
+        break;
+    }
+    UNREACHABLE();
 }
 
 static void
@@ -203,7 +316,8 @@ manager_volume_query(struct manager *manager, struct volume_query *query)
 
 /* What one reactor has of one pool. */
 struct pool_part {
-    uint64_t mapped_grains;
+    uint64_t used_grains;
+    uint64_t dropped_grains; /* of them: free with the next commits */
     uint64_t free_grains;
     struct latency latency[VOLUME_OPERATION_COUNT];
 };
@@ -216,6 +330,13 @@ struct pool_listing {
     struct pool_part *parts;  /* [row * reactor_count + reactor] */
     uint32_t reactor_count;
 };
+
+static uint64_t
+dropped_grains(const struct volume *volume)
+{
+    return (volume->dropped.length_bytes + volume->seal.dropped.length_bytes) /
+           sizeof(grain_address);
+}
 
 static enum machine_step
 pool_listing_visit(struct round_stop *stop)
@@ -230,10 +351,12 @@ pool_listing_visit(struct round_stop *stop)
         }
         const struct shard *shard = pool->shards[stop->index];
         part->free_grains = shard->shared_source.free_grains;
+        part->used_grains = shard->shared_source.used_grains;
         memcpy(part->latency, shard->latency, sizeof(part->latency));
         list_for_each(&shard->volumes, link) {
             const struct volume *volume = list_entry(link, struct volume, shard_link);
-            part->mapped_grains += volume->mapped_grains;
+            part->used_grains += volume->source.used_grains;
+            part->dropped_grains += dropped_grains(volume);
             part->free_grains += volume->source.free_grains;
         }
     }
@@ -344,12 +467,15 @@ pool_listing_collect(struct pool_listing *listing)
 
     for (uint32_t row = 0; row < query->ret_count; row++) {
         struct pool_report *report = &query->ret_pools[row];
+        uint64_t dropped_bytes = 0;
         for (uint32_t i = 0; i < listing->reactor_count; i++) {
             const struct pool_part *part = &listing->parts[row * listing->reactor_count + i];
-            report->used_bytes += part->mapped_grains * GRAIN_BYTES;
+            report->used_bytes += part->used_grains * GRAIN_BYTES;
             report->trapped_bytes += part->free_grains * GRAIN_BYTES;
+            dropped_bytes += part->dropped_grains * GRAIN_BYTES;
             add_latency(report->latency, part->latency);
         }
+        report->used_bytes -= MIN(report->used_bytes, dropped_bytes);
     }
     return MACHINE_NEXT;
 }
@@ -376,8 +502,8 @@ pool_listing_release(struct machine *machine)
 static const struct machine_ops POOL_LISTING_OPS = {
     .name = "pool list",
     .phase_names = PHASE_NAMES,
-    .phase_count = QUERY_PHASE_COUNT,
-    .failed_phase = QUERY_PHASE_COUNT,
+    .phase_count = QUERY_SURVEY,
+    .failed_phase = QUERY_SURVEY,
     .phase = pool_listing_phase,
     .release = pool_listing_release,
 };

@@ -43,11 +43,12 @@ enum volume_request_flags {
     VOLUME_FAST_ZERO = 1u << 2, /* WRITE_ZEROES: -EOPNOTSUPP rather than slower than writing */
 };
 
-/* One run of VOLUME_STATUS. */
+/* One run of VOLUME_STATUS, or of changes_query(). */
 struct volume_status_extent {
     uint64_t length_bytes;
-    bool hole; /* not allocated */
-    bool zero; /* reads as zeroes */
+    bool hole;    /* not allocated */
+    bool zero;    /* reads as zeroes */
+    bool changed; /* changes_query() only */
 };
 
 typedef void volume_request_fn(struct volume_request *request);
@@ -118,10 +119,13 @@ struct volume_request {
     uint64_t window_end_bytes;
     uint8_t window_kind;
     uint32_t generation; /* of the volume when the window passed ALLOC, or at MAP without */
-    uint64_t loss_epoch;     /* of the volume when the window was planned */
+    uint64_t plan_epoch;     /* of the volume when the window was planned */
     uint32_t geometry_epoch; /* of the shard when payload_aligned was worked out */
     struct map_page *page; /* pinned during the window */
     uint64_t changed[MAP_PAGE_ENTRIES / 64]; /* entries of the page that LOG must record */
+
+    uint8_t watched;                       /* enum volume_request_watch */
+    uint64_t copy_home; /* grain_address: the new home of a window that copies, until MAP */
 
     struct list wait_link; /* in line for something: a page, space, journal room, a seal */
     struct io_op wake;     /* how pipeline_resume() gets it back into the loop */

@@ -28,6 +28,8 @@
  *  S6  What a disk's good flush has covered is durable, whatever becomes of the seal's other disks:
  *      it is neither marked nor flushed again. A flush that ends well while the marks of a loss of
  *      that disk are being set covers nothing: it may have been submitted after the loss.
+ *  S7  A version of a page that is encoded is not encoded again once the page has gone on from it:
+ *      if its batch is not committed, what was encoded goes first in the next one (G3).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -58,7 +60,8 @@ seal_is_clean(const struct volume *volume)
 {
     if (volume->seal.phase != SEAL_IDLE || volume->loss != NULL ||
         !list_empty(&volume->dirty_pages) ||
-        !list_empty(&volume->seal.pages)) { /* of a commit that failed */
+        !list_empty(&volume->seal.pages) || /* of a commit that failed */
+        volume->history.frozen.length_bytes > 0 || volume->history.branch_changed) {
         return false;
     }
     for (uint32_t i = 0; i < ARRAY_SIZE(volume->dirty_disks); i++) {
@@ -67,6 +70,104 @@ seal_is_clean(const struct volume *volume)
         }
     }
     return true;
+}
+
+bool
+seal_is_awaited(const struct volume *volume)
+{
+    return !list_empty(&volume->flush_requests) || !list_empty(&volume->history.seal_waits);
+}
+
+/* ---- encoding a page ---- */
+
+/*
+ * The link of a stored version, in the branch of the line whose key space that is in. Links tell
+ * nothing of other branches.
+ */
+static struct history_link
+link_of(const struct volume *volume, uint64_t page, uint32_t version, uint32_t previous)
+{
+    struct history_link link = { .branch = volume->branch.id, .version = version, .page = page };
+    uint64_t fork = volume->branch.fork_generation;
+
+    if (UNLIKELY(version <= fork)) {
+        link.branch = view_chain_branch(volume->chain, version);
+        bool same = previous != 0 && view_chain_branch(volume->chain, previous) == link.branch;
+        link.previous = same ? previous : 0;
+    } else {
+        link.previous = previous > fork ? previous : 0;
+    }
+    return link;
+}
+
+void
+seal_put_version(struct byte_buffer *batch, const struct volume *volume, uint64_t page,
+                 const struct map_version *version, const struct byte_buffer *value)
+{
+    struct history_link link = link_of(volume, page, version->working, version->previous);
+    uint32_t replaced = map_version_replaced(version);
+    uint8_t key[MAP_KEY_BYTES];
+
+    ASSERT(map_version_is_new(version));
+    ASSERT_OP(version->working, >, volume->branch.fork_generation);
+    if (replaced != 0) {
+        struct history_link old = link_of(volume, page, replaced, version->previous);
+        map_key_encode(key, old.branch, page, replaced);
+        store_batch_delete(batch, STORE_FAMILY_MAP, key, sizeof(key));
+        schema_delete_link(batch, &old);
+    }
+    map_key_encode(key, volume->branch.id, page, version->working);
+    store_batch_put(batch, STORE_FAMILY_MAP, key, sizeof(key), value->data, value->length_bytes);
+    schema_put_link(batch, &link);
+}
+
+/* Only the entries that have changed, into the version that is stored. */
+static void
+encode_merge(const struct volume *volume, const struct map_page *page, struct byte_buffer *operand,
+             struct byte_buffer *batch)
+{
+    uint8_t key[MAP_KEY_BYTES];
+
+    for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
+        for (uint64_t bits = page->dirty[word]; bits != 0; bits &= bits - 1) {
+            uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            struct map_entry view = seal_stored_view(&page->entries[index]);
+            map_delta_append(operand, index, &view);
+        }
+    }
+    ASSERT_OP(page->version.working, >, volume->branch.fork_generation);
+    map_key_encode(key, volume->branch.id, page->number, page->version.working);
+    store_batch_merge(batch, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
+                      operand->length_bytes);
+}
+
+static void
+encode_version(const struct volume *volume, const struct map_page *page, struct byte_buffer *value,
+               struct byte_buffer *batch)
+{
+    struct map_entry *views = malloc(MAP_PAGE_ENTRIES * sizeof(*views));
+
+    ASSERT(views != NULL);
+    for (uint32_t index = 0; index < MAP_PAGE_ENTRIES; index++) {
+        views[index] = seal_stored_view(&page->entries[index]);
+    }
+    map_page_encode(views, value);
+    free(views);
+    seal_put_version(batch, volume, page->number, &page->version, value);
+}
+
+/* Its changes are on their way to the store afterwards, behind all that was encoded before. */
+static void
+encode_page(const struct volume *volume, struct map_page *page, struct byte_buffer *scratch,
+            struct byte_buffer *batch)
+{
+    byte_buffer_clear(scratch);
+    if (map_version_is_new(&page->version)) {
+        encode_version(volume, page, scratch, batch);
+    } else {
+        encode_merge(volume, page, scratch, batch);
+    }
+    map_version_encoded(&page->version);
 }
 
 /* ---- collecting changes ---- */
@@ -94,11 +195,30 @@ seal_note_dirty(struct volume *volume)
     }
 }
 
-void
-seal_page_will_change(struct volume *volume, struct map_page *page)
+/*
+ * What was changed in the page is encoded as had been decided for it, and a new version begins.
+ * The entries stay dirty: until that is committed the journal must have them.
+ */
+static void
+freeze_page(struct volume *volume, struct map_page *page)
 {
+    struct byte_buffer scratch = BYTE_BUFFER_INIT;
+
+    encode_page(volume, page, &scratch, &volume->history.frozen);
+    page->went_on = true;
+    byte_buffer_free(&scratch);
+}
+
+void
+seal_page_will_change(struct volume *volume, struct map_page *page, uint32_t above)
+{
+    if (UNLIKELY(map_version_must_freeze(&page->version, volume->frozen) ||
+                 (page->version.working != 0 && page->version.working <= above))) {
+        freeze_page(volume, page);
+    }
     map_version_change(&page->version, volume->frozen,
                        (uint32_t)volume->branch.current_generation);
+    ASSERT_OP(page->version.working, >, above);
 }
 
 void
@@ -106,12 +226,15 @@ seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index)
 {
     struct map_cache *cache = &volume->shard->cache;
 
-    seal_page_will_change(volume, page); /* if nobody has said so before */
+    seal_page_will_change(volume, page, 0); /* if nobody has said so before */
     page->dirty[index / 64] |= UINT64_C(1) << (index % 64);
     if (page->is_dirty) {
         return;
     }
     page->is_dirty = true;
+    if (UNLIKELY(!list_empty(&volume->changes))) {
+        changes_add_page(volume, page->number);
+    }
     if (!page->is_sealed) {
         cache->dirty_pages++;
     }
@@ -126,94 +249,28 @@ seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index)
 
 /* ---- encoding the batch ---- */
 
-/* The link of a stored version. One below the fork is the parent's, which has its own links. */
-static struct history_link
-link_of(const struct branch_record *branch, uint64_t page, uint32_t version, uint32_t previous)
-{
-    return (struct history_link){
-        .branch = branch->id,
-        .version = version,
-        .previous = previous > branch->fork_generation ? previous : 0,
-        .page = page,
-    };
-}
-
-void
-seal_put_version(struct byte_buffer *batch, const struct branch_record *branch, uint64_t page,
-                 const struct map_version *version, const struct byte_buffer *value)
-{
-    struct history_link link = link_of(branch, page, version->working, version->previous);
-    uint32_t replaced = map_version_replaced(version);
-    uint8_t key[MAP_KEY_BYTES];
-
-    ASSERT(map_version_is_new(version));
-    if (replaced != 0) {
-        struct history_link old = link_of(branch, page, replaced, version->previous);
-        map_key_encode(key, branch->id, page, replaced);
-        store_batch_delete(batch, STORE_FAMILY_MAP, key, sizeof(key));
-        schema_delete_link(batch, &old);
-    }
-    map_key_encode(key, branch->id, page, version->working);
-    store_batch_put(batch, STORE_FAMILY_MAP, key, sizeof(key), value->data, value->length_bytes);
-    schema_put_link(batch, &link);
-}
-
-/* Only the entries that have changed, into the version that is stored. */
-static void
-encode_merge(struct volume *volume, struct map_page *page, struct byte_buffer *operand)
-{
-    uint8_t key[MAP_KEY_BYTES];
-
-    for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
-        for (uint64_t bits = page->dirty[word]; bits != 0; bits &= bits - 1) {
-            uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
-            struct map_entry view = seal_stored_view(&page->entries[index]);
-            map_delta_append(operand, index, &view);
-        }
-    }
-    map_key_encode(key, volume->branch.id, page->number, page->version.working);
-    store_batch_merge(&volume->seal.bytes, STORE_FAMILY_MAP, key, sizeof(key), operand->data,
-                      operand->length_bytes);
-}
-
-static void
-encode_version(struct volume *volume, struct map_page *page, struct byte_buffer *value)
-{
-    struct map_entry *views = malloc(MAP_PAGE_ENTRIES * sizeof(*views));
-
-    ASSERT(views != NULL);
-    for (uint32_t index = 0; index < MAP_PAGE_ENTRIES; index++) {
-        views[index] = seal_stored_view(&page->entries[index]);
-    }
-    map_page_encode(views, value);
-    free(views);
-    seal_put_version(&volume->seal.bytes, &volume->branch, page->number, &page->version, value);
-}
-
 static void
 encode_pages(struct volume *volume)
 {
-    struct byte_buffer operand = BYTE_BUFFER_INIT;
+    struct volume_seal *seal = &volume->seal;
+    struct byte_buffer scratch = BYTE_BUFFER_INIT;
 
     for (struct list *link = list_pop_front(&volume->dirty_pages); link != NULL;
          link = list_pop_front(&volume->dirty_pages)) {
         struct map_page *page = list_entry(link, struct map_page, dirty_link);
         ASSERT(page->is_dirty && !page->is_sealed);
-        byte_buffer_clear(&operand);
-        if (map_version_is_new(&page->version)) {
-            encode_version(volume, page, &operand);
-        } else {
-            encode_merge(volume, page, &operand);
-        }
         page->version_before_seal = page->version;
-        map_version_encoded(&page->version);
+        page->went_on = false;
+        page->sealed_at = seal->bytes.length_bytes;
+        encode_page(volume, page, &scratch, &seal->bytes);
+        page->sealed_bytes = seal->bytes.length_bytes - page->sealed_at;
         memcpy(page->sealed, page->dirty, sizeof(page->sealed));
         memset(page->dirty, 0, sizeof(page->dirty));
         page->is_dirty = false;
         page->is_sealed = true;
-        list_push_back(&volume->seal.pages, &page->seal_link);
+        list_push_back(&seal->pages, &page->seal_link);
     }
-    byte_buffer_free(&operand);
+    byte_buffer_free(&scratch);
 }
 
 static int
@@ -272,10 +329,13 @@ encode_batch(struct volume *volume)
 {
     struct volume_seal *seal = &volume->seal;
 
-    if (list_empty(&volume->dirty_pages)) {
+    if (list_empty(&volume->dirty_pages) && volume->history.frozen.length_bytes == 0 &&
+        !volume->history.branch_changed) {
         return;
     }
     seal->batch = volume->open_batch++;
+    swap_emptied(&seal->bytes, &volume->history.frozen);
+    seal->frozen_bytes = seal->bytes.length_bytes;
     encode_pages(volume);
     encode_use_bits(volume, &volume->allocated, true);
     encode_use_bits(volume, &volume->dropped, false);
@@ -290,6 +350,7 @@ encode_batch(struct volume *volume)
         .mapped_grains = volume->mapped_grains,
     };
     schema_put_position(&seal->bytes, volume->branch.id, &position);
+    volume_history_encode(volume, &seal->bytes);
 }
 
 /* ---- commit ---- */
@@ -326,14 +387,28 @@ unseal_pages(struct volume *volume)
     }
 }
 
+/*
+ * Has the page changed for a version above the one that was sealed, which therefore cannot be
+ * encoded again? (S7)
+ */
+static bool
+page_went_on(const struct volume *volume, const struct map_page *page)
+{
+    uint32_t sealed = page->version_before_seal.working;
+
+    return page->went_on || sealed <= volume->frozen || page->version.previous >= sealed;
+}
+
 static void
 unseal_page_uncommitted(struct volume *volume, struct map_page *page)
 {
     uint32_t working = page->version.working; /* what was changed since may be stamped with it */
 
     page->is_sealed = false;
-    page->version = page->version_before_seal;
-    page->version.working = MAX(page->version.working, working);
+    if (!page_went_on(volume, page)) {
+        page->version = page->version_before_seal;
+        page->version.working = MAX(page->version.working, working);
+    }
     for (uint32_t word = 0; word < MAP_PAGE_WORDS; word++) {
         page->dirty[word] |= page->sealed[word];
         page->sealed[word] = 0;
@@ -342,6 +417,30 @@ unseal_page_uncommitted(struct volume *volume, struct map_page *page)
         page->is_dirty = true;
         list_push_back(&volume->dirty_pages, &page->dirty_link);
     }
+    seal_page_will_change(volume, page, 0);
+}
+
+/* S7: what goes first in the next batch, before what was encoded in the meantime. */
+static void
+unseal_bytes(struct volume *volume)
+{
+    struct volume_seal *seal = &volume->seal;
+    struct byte_buffer *frozen = &volume->history.frozen;
+    struct byte_buffer kept = BYTE_BUFFER_INIT;
+
+    byte_buffer_append(&kept, seal->bytes.data, seal->frozen_bytes);
+    list_for_each(&seal->pages, link) {
+        const struct map_page *page = list_entry(link, struct map_page, seal_link);
+        if (page_went_on(volume, page)) {
+            byte_buffer_append(&kept, seal->bytes.data + page->sealed_at, page->sealed_bytes);
+        }
+    }
+    if (kept.length_bytes == 0) {
+        return;
+    }
+    byte_buffer_append(&kept, frozen->data, frozen->length_bytes);
+    byte_buffer_free(frozen);
+    *frozen = kept;
 }
 
 /* The batch will not be committed: what it held belongs to the open one again (S5). */
@@ -350,6 +449,7 @@ unseal(struct volume *volume)
 {
     struct volume_seal *seal = &volume->seal;
 
+    unseal_bytes(volume);
     for (struct list *link = list_pop_front(&seal->pages); link != NULL;
          link = list_pop_front(&seal->pages)) {
         unseal_page_uncommitted(volume, list_entry(link, struct map_page, seal_link));
@@ -358,6 +458,7 @@ unseal(struct volume *volume)
     byte_buffer_clear(&seal->allocated);
     byte_buffer_append(&volume->dropped, seal->dropped.data, seal->dropped.length_bytes);
     byte_buffer_clear(&seal->dropped);
+    volume_history_unsealed(volume);
     for (uint32_t i = 0; i < JOURNAL_SEGMENTS; i++) {
         volume->journal_open[i] += volume->journal_sealed[i];
         volume->journal_sealed[i] = 0;
@@ -456,9 +557,10 @@ seal_finish(struct volume *volume, int status)
         answer_waiter(list_entry(link, struct volume_request, wait_link), status);
     }
     pipeline_resume_all(&requests);
+    volume_history_sealed(volume, status);
     pipeline_resume_all(&volume->shard->seal_waiters);
     /* A failed seal is not tried again by itself: its cause does not go away. */
-    if (!list_empty(&volume->flush_requests) ||
+    if (seal_is_awaited(volume) ||
         (status == 0 && volume->seal_again && list_linked(&volume->shard_dirty_link))) {
         seal_kick(volume);
     }
@@ -533,7 +635,9 @@ seal_start(struct volume *volume)
     seal->written = volume->written;
     volume->written = emptied;
     list_splice_back(&seal->requests, &volume->flush_requests);
+    volume_history_sealing(volume);
     byte_buffer_clear(&seal->bytes);
+    seal->frozen_bytes = 0;
     if (list_linked(&volume->shard_dirty_link)) {
         list_remove(&volume->shard_dirty_link);
     }

@@ -275,6 +275,9 @@ listing_visit(struct round_stop *stop)
                  session->volume->pool->name);
         snprintf(report.volume.volume, sizeof(report.volume.volume), "%s",
                  session->volume->record.name);
+        struct volume_info info;
+        volume_get_info(session->volume, &info);
+        snprintf(report.volume.snapshot, sizeof(report.volume.snapshot), "%s", info.snapshot);
         snprintf(report.protocol, sizeof(report.protocol), "%s", session->protocol);
         snprintf(report.peer, sizeof(report.peer), "%s", session->peer);
         snprintf(report.identity, sizeof(report.identity), "%s", session->identity);

@@ -141,6 +141,22 @@ shard_add_disk(struct shard *shard, struct disk *disk)
     note_disk(shard, disk);
 }
 
+/* Its place in the lineage; a branch that is not in it yet has no parent. */
+static void
+take_place(struct volume *volume)
+{
+    const struct pool_branch *branch = pool_find_branch(volume->pool, volume->branch.id);
+
+    if (branch == NULL) {
+        ASSERT_OP(volume->branch.parent, ==, 0u);
+        volume->chain = view_chain_make_root(volume->branch.id);
+    } else {
+        volume->chain = view_chain_make(branch->lineage, LINEAGE_FOREVER);
+        volume->frozen = lineage_frozen(branch->lineage, LINEAGE_FOREVER);
+        volume->owned_above = lineage_owned_above(branch->lineage);
+    }
+}
+
 struct volume *
 volume_new(struct pool *pool, const struct volume_record *record,
            const struct branch_record *branch, const struct branch_position *position)
@@ -151,13 +167,16 @@ volume_new(struct pool *pool, const struct volume_record *record,
     volume->pool = pool;
     volume->record = *record;
     volume->branch = *branch;
-    volume->frozen = (uint32_t)branch->fork_generation; /* no view lies between it and the head */
-    volume->shard = pool_shard_of_branch(pool, branch->id, pool->manager->options.reactor_count);
+    volume->shard =
+        pool->shards[pool_shard_index(branch, pool->manager->options.reactor_count)];
+    volume->view = LINEAGE_FOREVER;
+    take_place(volume);
     volume->committed_batch = position->batch;
     volume->open_batch = position->batch + 1;
     volume->mapped_grains = position->mapped_grains;
     list_init(&volume->pool_link);
     list_init(&volume->exports);
+    list_init(&volume->snapshots);
     list_init(&volume->sessions);
     range_lock_init(&volume->lock);
     list_init(&volume->active);
@@ -169,7 +188,9 @@ volume_new(struct pool *pool, const struct volume_record *record,
     list_init(&volume->seal.pages);
     list_init(&volume->seal.requests);
     list_init(&volume->drain_waiters);
+    list_init(&volume->changes);
     list_init(&volume->loss_waiters);
+    volume_history_init(&volume->history);
     grain_source_init(&volume->source, volume->shard, volume);
     return volume;
 }
@@ -188,9 +209,12 @@ volume_free(struct volume *volume)
     byte_buffer_free(&volume->seal.bytes);
     byte_buffer_free(&volume->seal.dropped);
     byte_buffer_free(&volume->seal.allocated);
+    byte_buffer_free(&volume->export_ids);
+    volume_history_free(&volume->history);
     unflushed_free(&volume->written);
     unflushed_free(&volume->seal.written);
     free(volume->seal.disk_waiters);
+    view_chain_put(volume->chain);
     free(volume);
 }
 

@@ -15,6 +15,7 @@ struct volume_session;
 struct volume_info {
     char pool_name[NAME_BYTES_MAX + 1];
     char name[NAME_BYTES_MAX + 1];
+    char snapshot[NAME_BYTES_MAX + 1]; /* empty: it is the volume, not a snapshot of it */
     uint8_t guid[GUID_BYTES];
     uint64_t size_bytes;
     uint32_t sector_bytes;    /* logical: 512 or 4096 */

@@ -5,7 +5,9 @@
  * Growing is one commit. Shrinking is refused unless the tail provably holds nothing: hosts must
  * have detached, what they wrote is made durable, and then the stored map of the tail is looked
  * through: no block there may be mapped. A block that the new end cuts in two stays, so the part of
- * it behind the end must read as zeroes, or growing again would show old bytes (P1).
+ * it behind the end must read as zeroes, or growing again would show old bytes (P1). What snapshots
+ * hold behind the new end is theirs, and stays: the map that counts is the head's, the newest
+ * version of each page in the first of the places where the head finds one.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -67,6 +69,13 @@ struct volume_alteration {
     struct volume_quiet quiet;
     struct edge_read *edge;
     struct store_scan scan;
+    struct view_chain *chain; /* where the head's pages are */
+    uint32_t place;           /* the one that is being looked through */
+    struct hash_table seen;   /* struct tail_page by hash: found in a place before */
+    bool has_seen;
+    uint64_t tail_page;       /* whose versions are being looked at */
+    bool has_tail_page;
+    uint64_t tail_used_bytes; /* the newest one so far maps something before that; 0: nothing */
     struct commit_request commit;
     struct byte_buffer batch;
     struct round round;
@@ -74,6 +83,12 @@ struct volume_alteration {
     bool shrinking;
     bool resized;
     bool exports_renamed; /* exports_rename_begin() was called */
+};
+
+/* A page of the tail of which the head's version is known. */
+struct tail_page {
+    struct hash_node node;
+    uint64_t page;
 };
 
 MACHINE_DONE(scan_done, struct volume_alteration, scan.op)
@@ -249,6 +264,18 @@ refuse_not_empty(struct machine *machine, uint64_t used_bytes)
                         (unsigned long long)used_bytes);
 }
 
+/* Look through the next place, from the page in which the new end lies. */
+static void
+place_begin(struct volume_alteration *alteration)
+{
+    uint64_t page = alteration->record.size_bytes >> MAP_PAGE_SHIFT;
+    struct store_scan *scan = &alteration->scan;
+
+    map_key_encode(scan->start, alteration->chain->places[alteration->place].branch, page, 0);
+    scan->start_bytes = MAP_KEY_BYTES;
+    alteration->has_tail_page = false;
+}
+
 static enum machine_step
 after_edge(struct volume_alteration *alteration)
 {
@@ -263,10 +290,12 @@ after_edge(struct volume_alteration *alteration)
                             "the block at the new end cannot be read (%s): see `volctl events`",
                             error_name(result));
     }
-    /* From the page in which the new end lies. */
-    uint64_t page = alteration->record.size_bytes >> MAP_PAGE_SHIFT;
-    map_key_encode(alteration->scan.start, alteration->volume->branch.id, page, 0);
-    alteration->scan.start_bytes = MAP_KEY_BYTES;
+    struct volume *volume = alteration->volume;
+    const struct pool_branch *branch = pool_find_branch(volume->pool, volume->durable.branch);
+    alteration->chain = view_chain_make(branch->lineage, LINEAGE_FOREVER);
+    hash_table_init(&alteration->seen, 64);
+    alteration->has_seen = true;
+    place_begin(alteration);
     return MACHINE_NEXT;
 }
 
@@ -291,7 +320,7 @@ scan_tail(struct volume_alteration *alteration)
     struct store_scan *scan = &alteration->scan;
 
     scan->family = STORE_FAMILY_MAP;
-    put_be64(scan->prefix, alteration->volume->branch.id);
+    put_be64(scan->prefix, alteration->chain->places[alteration->place].branch);
     scan->prefix_bytes = sizeof(uint64_t);
     scan->bytes_max = SCAN_BYTES;
     byte_buffer_clear(&scan->items);
@@ -321,31 +350,81 @@ entry_reaches(const struct map_entry *entry, uint64_t grain, uint64_t first_bloc
     return (live & mask) != 0;
 }
 
-/* 0: empty; -ENOTEMPTY with the last byte that is in use; -EUCLEAN. */
+/* What a version maps behind the new end, up to which byte; 0: nothing. 0 or -EUCLEAN. */
 static int
-tail_page_check(const struct store_batch_item *item, uint64_t size_bytes, uint64_t *ret_used)
+version_reach(const struct store_batch_item *item, uint64_t page, uint64_t size_bytes,
+              uint64_t *ret_used_bytes)
 {
     struct map_entry *entries = calloc(MAP_PAGE_ENTRIES, sizeof(*entries));
-    uint64_t branch = 0;
-    uint64_t page = 0;
-    uint64_t generation = 0;
     uint32_t used = 0;
 
     ASSERT(entries != NULL);
-    int result = map_key_decode(item->key, item->key_bytes, &branch, &page, &generation);
-    if (result == 0) {
-        result = map_page_decode(item->value, item->value_bytes, entries, &used);
-    }
+    *ret_used_bytes = 0;
+    int result = map_page_decode(item->value, item->value_bytes, entries, &used);
     for (uint32_t i = 0; result == 0 && i < MAP_PAGE_ENTRIES; i++) {
         uint64_t grain = page * MAP_PAGE_ENTRIES + i;
         /* A block that the end cuts in two has been read: see edge_status(). */
         if (entry_reaches(&entries[i], grain, div_round_up(size_bytes, BLOCK_BYTES))) {
-            *ret_used = (grain + 1) * GRAIN_BYTES;
-            result = -ENOTEMPTY;
+            *ret_used_bytes = (grain + 1) * GRAIN_BYTES;
         }
     }
     free(entries);
     return result;
+}
+
+static bool
+page_was_seen(const struct volume_alteration *alteration, uint64_t page)
+{
+    uint64_t hash = hash_u64(page);
+
+    for (struct hash_node *node = hash_table_chain(&alteration->seen, hash); node != NULL;
+         node = node->next) {
+        if (container_of(node, struct tail_page, node)->page == page) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* All versions of a page in this place have been looked at. -ENOTEMPTY: the head maps something. */
+static int
+page_end(struct volume_alteration *alteration)
+{
+    uint64_t page = alteration->tail_page;
+
+    if (!alteration->has_tail_page || page_was_seen(alteration, page)) {
+        return 0;
+    }
+    if (alteration->tail_used_bytes > 0) {
+        return -ENOTEMPTY;
+    }
+    if (alteration->chain->count > 1) {
+        struct tail_page *seen = calloc(1, sizeof(*seen));
+        ASSERT(seen != NULL);
+        seen->page = page;
+        hash_table_insert(&alteration->seen, &seen->node, hash_u64(page));
+    }
+    return 0;
+}
+
+static int
+look_at_version(struct volume_alteration *alteration, const struct store_batch_item *item)
+{
+    uint64_t branch = 0;
+    uint64_t page = 0;
+    uint64_t generation = 0;
+
+    int result = map_key_decode(item->key, item->key_bytes, &branch, &page, &generation);
+    if (result == 0 && (!alteration->has_tail_page || page != alteration->tail_page)) {
+        result = page_end(alteration);
+        alteration->tail_page = page;
+        alteration->has_tail_page = false;
+    }
+    if (result < 0 || generation > alteration->chain->places[alteration->place].generation) {
+        return result; /* a younger one than the head sees there */
+    }
+    alteration->has_tail_page = true;
+    return version_reach(item, page, alteration->record.size_bytes, &alteration->tail_used_bytes);
 }
 
 static enum machine_step
@@ -356,7 +435,6 @@ look_at_tail(struct volume_alteration *alteration)
     struct store_batch_item item;
     size_t position = 0;
     int result = machine->status;
-    uint64_t used = 0;
 
     while (result == 0) {
         int next = store_batch_next(scan->items.data, scan->items.length_bytes, &position, &item);
@@ -364,10 +442,13 @@ look_at_tail(struct volume_alteration *alteration)
             result = next;
             break;
         }
-        result = tail_page_check(&item, alteration->record.size_bytes, &used);
+        result = look_at_version(alteration, &item);
+    }
+    if (result == 0 && !scan->ret_more) {
+        result = page_end(alteration);
     }
     if (result == -ENOTEMPTY) {
-        return refuse_not_empty(machine, used);
+        return refuse_not_empty(machine, alteration->tail_used_bytes);
     }
     if (result < 0) {
         return machine_fail(machine, result, "the volume's map cannot be read: %s",
@@ -376,6 +457,10 @@ look_at_tail(struct volume_alteration *alteration)
     if (scan->ret_more) {
         memcpy(scan->start, scan->ret_next, scan->ret_next_bytes);
         scan->start_bytes = scan->ret_next_bytes;
+        return machine_goto(machine, ALTER_SCAN_TAIL);
+    }
+    if (++alteration->place < alteration->chain->count) {
+        place_begin(alteration);
         return machine_goto(machine, ALTER_SCAN_TAIL);
     }
     return MACHINE_NEXT;
@@ -495,12 +580,29 @@ alter_phase(struct machine *machine, uint32_t phase)
 }
 
 static void
+seen_free(struct hash_table *seen)
+{
+    for (size_t i = 0; i < seen->bucket_count; i++) {
+        while (seen->buckets[i] != NULL) {
+            struct tail_page *page = container_of(seen->buckets[i], struct tail_page, node);
+            hash_table_remove(seen, &page->node);
+            free(page);
+        }
+    }
+    hash_table_free(seen);
+}
+
+static void
 alter_release(struct machine *machine)
 {
     struct volume_alteration *alteration = container_of(machine, struct volume_alteration, machine);
 
     free(alteration->old_info);
     free(alteration->edge);
+    view_chain_put(alteration->chain);
+    if (alteration->has_seen) {
+        seen_free(&alteration->seen);
+    }
     round_free(&alteration->round);
     round_free(&alteration->quiet.round);
     byte_buffer_free(&alteration->scan.items);

@@ -17,6 +17,28 @@
 
 /* ---- names ---- */
 
+static int
+refuse_name(struct error *error, const char *text)
+{
+    return error_set(error, -EINVAL,
+                     "`%.256s`: names have letters, digits, `.`, `_` and `-`, and do not begin "
+                     "with `.` or `-`",
+                     text);
+}
+
+/* `length` characters of `from`, if they are a name. 0 or -EINVAL. */
+static int
+copy_name(const char *from, size_t length, const char *text, char to[static NAME_BYTES_MAX + 1],
+          struct error *error)
+{
+    if (length > NAME_BYTES_MAX) {
+        return error_set(error, -EINVAL, "names have at most %d characters", NAME_BYTES_MAX);
+    }
+    memcpy(to, from, length);
+    to[length] = '\0';
+    return schema_name_is_valid(to) ? 0 : refuse_name(error, text);
+}
+
 int
 volume_name_parse(const char *text, struct volume_name *ret_name, struct error *error)
 {
@@ -26,20 +48,43 @@ volume_name_parse(const char *text, struct volume_name *ret_name, struct error *
     if (slash == NULL || slash == text || slash[1] == '\0') {
         return error_set(error, -EINVAL, "`%.256s` is no volume name: write POOL/VOLUME", text);
     }
-    size_t pool_bytes = (size_t)(slash - text);
-    if (pool_bytes > NAME_BYTES_MAX || strlen(slash + 1) > NAME_BYTES_MAX) {
-        return error_set(error, -EINVAL, "names have at most %d characters", NAME_BYTES_MAX);
-    }
-    memcpy(name.pool, text, pool_bytes);
-    snprintf(name.volume, sizeof(name.volume), "%s", slash + 1);
-    if (!schema_name_is_valid(name.pool) || !schema_name_is_valid(name.volume)) {
-        return error_set(error, -EINVAL,
-                         "`%.256s`: names have letters, digits, `.`, `_` and `-`, and do not begin "
-                         "with `.` or `-`",
-                         text);
+    if (copy_name(text, (size_t)(slash - text), text, name.pool, error) < 0 ||
+        copy_name(slash + 1, strlen(slash + 1), text, name.volume, error) < 0) {
+        return -EINVAL;
     }
     *ret_name = name;
     return 0;
+}
+
+int
+snapshot_name_parse(const char *text, bool volume_allowed, struct volume_name *ret_name,
+                    struct error *error)
+{
+    struct volume_name name = { 0 };
+    const char *slash = strchr(text, '/');
+    const char *at = slash != NULL ? strchr(slash, '@') : NULL;
+
+    if (at == NULL && volume_allowed) {
+        return volume_name_parse(text, ret_name, error);
+    }
+    if (at == NULL || slash == text || at == slash + 1 || at[1] == '\0') {
+        return error_set(error, -EINVAL, "`%.256s` is no snapshot name: write POOL/VOLUME@SNAPSHOT",
+                         text);
+    }
+    if (copy_name(text, (size_t)(slash - text), text, name.pool, error) < 0 ||
+        copy_name(slash + 1, (size_t)(at - slash) - 1, text, name.volume, error) < 0 ||
+        copy_name(at + 1, strlen(at + 1), text, name.snapshot, error) < 0) {
+        return -EINVAL;
+    }
+    *ret_name = name;
+    return 0;
+}
+
+void
+volume_name_format(const struct volume_name *name, char text[static SNAPSHOT_PATH_SIZE])
+{
+    snprintf(text, SNAPSHOT_PATH_SIZE, "%s/%s%s%s", name->pool, name->volume,
+             name->snapshot[0] != '\0' ? "@" : "", name->snapshot);
 }
 
 void
@@ -94,7 +139,7 @@ pool_check_reserve(const struct pool *pool, const struct volume *volume, uint64_
     ASSERT_ON_REACTOR(pool->manager->control);
     uint64_t extent_bytes = pool->record.extent_bytes;
     uint64_t wanted = div_round_up(reserve_bytes, extent_bytes);
-    uint64_t has = volume != NULL ? volume->extents_owned : 0;
+    uint64_t has = volume != NULL ? volume_extents_writable(volume) : 0;
     uint64_t available = has + allocator_available(&pool->allocator, volume);
     char wanted_text[SIZE_TEXT_SIZE];
     char available_text[SIZE_TEXT_SIZE];
@@ -118,7 +163,7 @@ pool_promise_begin(struct pool *pool, const struct volume *volume, uint64_t rese
     uint64_t counted = div_round_up(volume->durable.reserve_bytes, pool->record.extent_bytes);
 
     ASSERT_OP(allocator->promise_pending, ==, 0u); /* one at a time: the line */
-    counted = MAX(counted, volume->extents_owned);
+    counted = MAX(counted, volume_extents_writable(volume));
     allocator->promise_pending = wanted > counted ? wanted - counted : 0;
     allocator->promise_volume = volume;
 }

@@ -9,6 +9,10 @@
  * anywhere and is continued at the next open. When no page is left, its history goes in the same
  * way, then the extents that it owned go back to the pool, and at last its records are deleted.
  *
+ * The versions of a page come one after the other, oldest first, and each frees what the next one
+ * does not name, so a grain that several of them name is freed once. This is for volumes of which
+ * there is no snapshot any more, and that were made from none; reclaim.c works for the others.
+ *
  * The work leaves hosts their share: some volumes of a pool are erased at a time and the others
  * wait in line, a step on the control reactor looks at a bounded number of pages, and between two
  * pieces it rests as long as the piece took, unless the pool is nearly full.
@@ -31,8 +35,11 @@
 #include "base/endian.h"
 #include "base/log.h"
 #include "volmgr/control_impl.h"
+#include "volmgr/dead_versions_impl.h"
+#include "volmgr/reclaim_impl.h"
 
 #define VOLUME_ERASE_PHASES(X)                                                                     \
+    X(AWAIT_RECLAIM)                                                                               \
     X(AWAIT_TURN)                                                                                  \
     X(FORGET_CACHED)                                                                               \
     X(SCAN)                                                                                        \
@@ -99,7 +106,10 @@ struct volume_erasure {
     uint32_t stored_next; /* of STORED: what is being removed now */
     struct store_scan scan;
     size_t scan_position;      /* pages before it have been collected */
-    struct map_entry *entries; /* of one page */
+    struct map_entry *entries;       /* of one page version */
+    struct map_entry *newer_entries; /* of the next one of that page */
+    bool newer_is_decoded;           /* and it is the next item */
+    struct dead_grain *dead;   /* of one version */
     struct byte_buffer grains; /* grain_address[]: of this piece */
     struct byte_buffer batch;
     struct commit_request commit;
@@ -271,6 +281,23 @@ stop_for_now(struct volume_erasure *erasure)
     return machine_fail(&erasure->machine, -ECANCELED, "goes on at the next start");
 }
 
+/* Somebody may be freeing what its last snapshots have left. */
+static enum machine_step
+await_reclaim(struct volume_erasure *erasure)
+{
+    const struct pool *pool = erasure->pool;
+    const struct pool_branch *branch = pool_find_branch(pool, erasure->volume->branch.id);
+
+    if (must_stop(erasure)) {
+        return stop_for_now(erasure);
+    }
+    /* Children have ended as well, and leave when their extents have gone back. */
+    if (branch->lineage->children > 0 || reclaim_needs_branch(pool, branch)) {
+        return step_later(erasure, ERASE_AWAIT_RECLAIM, CONTROL_POLL_NS);
+    }
+    return MACHINE_NEXT;
+}
+
 /* ---- pieces of the map ---- */
 
 static enum machine_step
@@ -303,16 +330,13 @@ scan(struct volume_erasure *erasure)
     return machine_wait(&erasure->machine);
 }
 
-/* A grain of this branch's own (not inherited) that the address map knows. */
+/* A grain of this branch's own (not inherited): does the address map know it? */
 static void
-collect_grain(struct volume_erasure *erasure, grain_address grain, uint32_t generation)
+collect_grain(struct volume_erasure *erasure, grain_address grain)
 {
     const struct extent_table *table = &erasure->pool->extents;
-
-    if (grain == GRAIN_NONE || generation <= erasure->volume->branch.fork_generation) {
-        return;
-    }
     const struct extent *extent = extent_table_find(table, grain_extent(table, grain));
+
     if (extent == NULL || extent->state != EXTENT_STATE_DATA) {
         log_error("control", "%s: the map of a deleted volume names grain %llu, which is nowhere",
                   erasure->pool->name, (unsigned long long)grain);
@@ -322,21 +346,81 @@ collect_grain(struct volume_erasure *erasure, grain_address grain, uint32_t gene
 }
 
 /* A page that cannot be decoded goes, too; what it named is found as stray extents. */
-static void
-collect_page(struct volume_erasure *erasure, const struct store_batch_item *item)
+static bool
+decode_version(const struct volume_erasure *erasure, const struct store_batch_item *item,
+               struct map_entry *entries)
 {
     uint32_t used = 0;
 
-    if (map_page_decode(item->value, item->value_bytes, erasure->entries, &used) < 0) {
-        log_error("control", "%s: a page of the map of deleted volume `%s` cannot be decoded",
-                  erasure->pool->name, erasure->volume->durable.name);
-    } else {
-        for (uint32_t i = 0; i < MAP_PAGE_ENTRIES; i++) {
-            const struct map_entry *entry = &erasure->entries[i];
-            collect_grain(erasure, entry->home, entry->home_generation);
-            collect_grain(erasure, entry->base, entry->base_generation);
-        }
+    if (map_page_decode(item->value, item->value_bytes, entries, &used) == 0) {
+        return true;
     }
+    log_error("control", "%s: a page of the map of deleted volume `%s` cannot be decoded",
+              erasure->pool->name, erasure->volume->durable.name);
+    return false;
+}
+
+/* What the version names, and the next one of the page (NULL: there is none) does not. */
+static void
+collect_version(struct volume_erasure *erasure, const struct store_batch_item *item,
+                const struct store_batch_item *newer)
+{
+    bool was_decoded = erasure->newer_is_decoded;
+
+    erasure->newer_is_decoded = false;
+    if (was_decoded) {
+        struct map_entry *entries = erasure->entries;
+        erasure->entries = erasure->newer_entries;
+        erasure->newer_entries = entries;
+    }
+    bool is_good = was_decoded || decode_version(erasure, item, erasure->entries);
+    if (newer != NULL) {
+        erasure->newer_is_decoded = decode_version(erasure, newer, erasure->newer_entries);
+    }
+    if (!is_good) {
+        return;
+    }
+    uint32_t count = dead_version_grains(
+        erasure->entries, NULL, erasure->newer_is_decoded ? erasure->newer_entries : NULL,
+        MAP_PAGE_ENTRIES, (uint32_t)erasure->volume->branch.fork_generation, erasure->dead);
+    for (uint32_t i = 0; i < count; i++) {
+        collect_grain(erasure, erasure->dead[i].grain);
+    }
+}
+
+enum {
+    PAGE_PREFIX_BYTES = 16 /* branch and page number: what all versions of a page begin with */
+};
+
+static bool
+is_of_page(const struct store_batch_item *item, const uint8_t *key, uint32_t key_bytes)
+{
+    return key_bytes >= PAGE_PREFIX_BYTES && item->key_bytes >= PAGE_PREFIX_BYTES &&
+           memcmp(item->key, key, PAGE_PREFIX_BYTES) == 0;
+}
+
+/* False: the next version of the page has not been read, so this one belongs to the next piece. */
+static bool
+collect_page(struct volume_erasure *erasure, const struct store_batch_item *item)
+{
+    struct store_scan *scan = &erasure->scan;
+    struct store_batch_item newer;
+    size_t position = erasure->scan_position;
+
+    if (store_batch_next(scan->items.data, scan->items.length_bytes, &position, &newer) == 1) {
+        bool same = is_of_page(item, newer.key, newer.key_bytes);
+        collect_version(erasure, item, same ? &newer : NULL);
+        return true;
+    }
+    if (scan->ret_more && is_of_page(item, scan->ret_next, scan->ret_next_bytes) &&
+        erasure->batch.length_bytes > 0) {
+        memcpy(scan->ret_next, item->key, item->key_bytes);
+        scan->ret_next_bytes = item->key_bytes;
+        erasure->newer_is_decoded = false;
+        return false;
+    }
+    collect_version(erasure, item, NULL);
+    return true;
 }
 
 static enum machine_step
@@ -356,11 +440,8 @@ collect(struct volume_erasure *erasure)
         if (next < 0) {
             return machine_fail(machine, next, "its map cannot be read: %s", error_name(next));
         }
-        if (next == 0) {
+        if (next == 0 || (item.family == STORE_FAMILY_MAP && !collect_page(erasure, &item))) {
             return MACHINE_NEXT;
-        }
-        if (item.family == STORE_FAMILY_MAP) {
-            collect_page(erasure, &item);
         }
         store_batch_delete(&erasure->batch, item.family, item.key, item.key_bytes);
     }
@@ -611,6 +692,9 @@ free_strays_visit(struct round_stop *stop)
             list_remove(&extent->link);
             extent->source->free_grains -= extent->free_count;
         }
+        if (extent->source != NULL) {
+            extent->source->used_grains -= pool->grains_per_extent - extent->free_count;
+        }
         memset(extent->used, 0, (pool->grains_per_extent + 63) / 64 * sizeof(uint64_t));
         extent->free_count = pool->grains_per_extent;
         extent->releasing = true;
@@ -648,6 +732,7 @@ remove_records(struct volume_erasure *erasure)
     schema_delete_id(&erasure->batch, SCHEMA_VOLUME, volume->durable.id);
     schema_delete_id(&erasure->batch, SCHEMA_BRANCH, volume->branch.id);
     schema_delete_id(&erasure->batch, SCHEMA_POSITION, volume->branch.id);
+    reclaim_forget_snapshots(erasure->pool, volume->branch.id, &erasure->batch);
     erasure->commit.batch = &erasure->batch;
     machine_arm(&erasure->machine, &erasure->commit.op, commit_done);
     committer_submit(erasure->pool, &erasure->commit);
@@ -699,6 +784,8 @@ erase_phase(struct machine *machine, uint32_t phase)
     uint32_t owner = erasure->volume != NULL ? erasure->volume->shard->index : 0;
 
     switch ((enum volume_erase_phase)phase) {
+    case ERASE_AWAIT_RECLAIM:
+        return await_reclaim(erasure);
     case ERASE_AWAIT_TURN:
         return await_turn(erasure);
     case ERASE_FORGET_CACHED:
@@ -763,6 +850,8 @@ erase_release(struct machine *machine)
     byte_buffer_free(&erasure->batch);
     byte_buffer_free(&erasure->strays);
     free(erasure->entries);
+    free(erasure->newer_entries);
+    free(erasure->dead);
     free(erasure);
 }
 
@@ -775,6 +864,33 @@ static const struct machine_ops VOLUME_ERASE_OPS = {
     .release = erase_release,
 };
 
+/* Its own pages go here, as a whole. */
+static void
+note_job(void *context, const struct lineage_job *job)
+{
+    struct volume *volume = context;
+
+    if (job->kind == LINEAGE_TAIL && job->branch->id == volume->branch.id) {
+        ASSERT_OP(job->branch->tails, >, 0u);
+        job->branch->tails--;
+    } else {
+        reclaim_add(volume->pool, job);
+    }
+}
+
+static void
+drop_head(struct volume *volume)
+{
+    struct lineage_jobs jobs = { note_job, volume };
+    struct pool_branch *branch = pool_find_branch(volume->pool, volume->branch.id);
+
+    ASSERT(branch != NULL && branch->lineage->view_count == 0);
+    if (branch->lineage->has_head) {
+        lineage_drop_head(branch->lineage, &jobs);
+    }
+    branch->record.flags |= BRANCH_HEADLESS; /* as it is: nobody is to write it again */
+}
+
 void
 volume_erase(struct volume *volume)
 {
@@ -786,12 +902,15 @@ volume_erase(struct volume *volume)
     ASSERT(erasure != NULL);
     ASSERT(volume->durable.deleting);
     erasure->entries = calloc(MAP_PAGE_ENTRIES, sizeof(*erasure->entries));
-    ASSERT(erasure->entries != NULL);
+    erasure->newer_entries = calloc(MAP_PAGE_ENTRIES, sizeof(*erasure->newer_entries));
+    erasure->dead = calloc(2 * MAP_PAGE_ENTRIES, sizeof(*erasure->dead));
+    ASSERT(erasure->entries != NULL && erasure->newer_entries != NULL && erasure->dead != NULL);
     machine_init(&erasure->machine, &VOLUME_ERASE_OPS, pool->manager, NULL);
     erasure->pool = pool;
     erasure->volume = volume;
     volume_path(volume, path);
     erasure->job = job_start(pool->manager, "delete", path);
     list_push_back(&pool->erasures, &erasure->link);
+    drop_head(volume);
     machine_start(&erasure->machine);
 }

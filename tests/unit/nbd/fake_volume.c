@@ -328,7 +328,7 @@ report_status(struct volume *volume, struct volume_request *request)
         } else if (count == request->extents_max) {
             break;
         } else {
-            request->extents[count++] = (struct volume_status_extent){ stop - at, hole, hole };
+            request->extents[count++] = (struct volume_status_extent){ stop - at, hole, hole, false };
         }
         at = stop;
     }

@@ -55,9 +55,9 @@ wildcards(void **state)
 static void
 flags_of_base_allocation(void **state)
 {
-    const struct volume_status_extent hole = { 1, true, true };
-    const struct volume_status_extent zero = { 1, false, true };
-    const struct volume_status_extent data = { 1, false, false };
+    const struct volume_status_extent hole = { 1, true, true, false };
+    const struct volume_status_extent zero = { 1, false, true, false };
+    const struct volume_status_extent data = { 1, false, false, false };
     (void)state;
     assert_int_equal(nbd_metacontext(0)->flags(&hole), NBD_STATE_HOLE | NBD_STATE_ZERO);
     assert_int_equal(nbd_metacontext(0)->flags(&zero), NBD_STATE_ZERO);

@@ -613,21 +613,25 @@ bench_make_pool(struct bench *bench, const char *name, const char *const *paths,
     return bench_pool_create(bench, &create);
 }
 
-static void
-set_name(struct volume_name *name, const char *path)
+void
+bench_set_name(struct volume_name *name, const char *path)
 {
     const char *slash = strchr(path, '/');
 
     ASSERT(slash != NULL);
     snprintf(name->pool, sizeof(name->pool), "%.*s", (int)(slash - path), path);
-    snprintf(name->volume, sizeof(name->volume), "%s", slash + 1);
+    size_t length = strcspn(slash + 1, "@");
+    snprintf(name->volume, sizeof(name->volume), "%.*s", (int)length, slash + 1);
+    if (slash[1 + length] == '@') {
+        snprintf(name->snapshot, sizeof(name->snapshot), "%s", slash + 1 + length + 1);
+    }
 }
 
 int
 bench_make_volume(struct bench *bench, const char *path, uint64_t size_bytes)
 {
     struct volume_create create = { .size_bytes = size_bytes, .tier = VOLUME_TIER_AUTO };
-    set_name(&create.name, path);
+    bench_set_name(&create.name, path);
     return bench_volume_create(bench, &create);
 }
 
@@ -635,7 +639,7 @@ int
 bench_make_export(struct bench *bench, const char *path)
 {
     struct export_create create = { .record = { .protocol = "nbd" } };
-    set_name(&create.name, path);
+    bench_set_name(&create.name, path);
     return bench_export_create(bench, &create);
 }
 
@@ -643,7 +647,7 @@ int
 bench_delete_volume(struct bench *bench, const char *path)
 {
     struct volume_delete delete = { 0 };
-    set_name(&delete.name, path);
+    bench_set_name(&delete.name, path);
     return bench_volume_delete(bench, &delete);
 }
 
@@ -651,8 +655,14 @@ int
 bench_resize(struct bench *bench, const char *path, uint64_t size_bytes)
 {
     struct volume_resize resize = { .size_bytes = size_bytes };
-    set_name(&resize.name, path);
+    bench_set_name(&resize.name, path);
     return bench_volume_resize(bench, &resize);
+}
+
+void
+bench_forget(struct control *control)
+{
+    operation_forget(control);
 }
 
 /* ---- look-ups and sessions ---- */
@@ -936,7 +946,7 @@ bench_volume_report(struct bench *bench, const char *path, struct volume_report 
 {
     struct volume_query query = { 0 };
 
-    set_name(&query.name, path);
+    bench_set_name(&query.name, path);
     if (bench_volume_query(bench, &query) < 0) {
         return false;
     }

@@ -55,6 +55,15 @@ struct bench {
     X(volume_set_reserve)                                                                          \
     X(volume_accept_loss)                                                                          \
     X(volume_query)                                                                                \
+    X(snapshot_create)                                                                             \
+    X(snapshot_delete)                                                                             \
+    X(snapshot_query)                                                                              \
+    X(snapshot_set_expiry)                                                                         \
+    X(volume_clone)                                                                                \
+    X(volume_rollback)                                                                             \
+    X(volume_diff)                                                                                 \
+    X(policy_set)                                                                                  \
+    X(policy_query)                                                                                \
     X(export_create)                                                                               \
     X(export_delete)                                                                               \
     X(export_query)                                                                                \
@@ -113,6 +122,23 @@ int bench_make_volume(struct bench *bench, const char *path, uint64_t size_bytes
 int bench_make_export(struct bench *bench, const char *path);
 int bench_delete_volume(struct bench *bench, const char *path);
 int bench_resize(struct bench *bench, const char *path, uint64_t size_bytes);
+
+/* What the machine's clock says. */
+uint64_t bench_realtime_ns(struct bench *bench);
+/* An operation that was started and has not ended: the process is about to be killed. */
+void bench_forget(struct control *control);
+/* "p/v" or "p/v@s" */
+void bench_set_name(struct volume_name *name, const char *path);
+/* "p/v@s"; a group of several with bench_snapshot_create(). */
+int bench_make_snapshot(struct bench *bench, const char *path);
+int bench_drop_snapshot(struct bench *bench, const char *path);
+int bench_make_clone(struct bench *bench, const char *from, const char *name);
+int bench_roll_back(struct bench *bench, const char *path);
+/* Export it read-only, if that is not done, and hold it. */
+struct volume *bench_hold_snapshot(struct bench *bench, const char *path);
+/* One snapshot's. False: there is none. */
+bool bench_snapshot_report(struct bench *bench, const char *path,
+                           struct snapshot_report *ret_report);
 
 /* From reactor `from`; with 0 the volume is held until bench_release(). */
 int bench_lookup(struct bench *bench, uint32_t from, const char *name,

@@ -11,33 +11,6 @@
 static const char *const ONE[] = { "/d/0", NULL };
 
 static void
-put_snapshot(struct byte_buffer *batch)
-{
-    struct snapshot_record snapshot = {
-        .id = 1, .volume = 1, .name = "s", .state = SNAPSHOT_KEPT,
-    };
-    schema_put_snapshot(batch, 1, 1, &snapshot);
-}
-
-static void
-put_clone(struct byte_buffer *batch)
-{
-    struct branch_record branch = {
-        .id = 2, .family = 1, .parent = 1, .fork_generation = 1, .current_generation = 3,
-    };
-    schema_put_branch(batch, &branch);
-}
-
-static void
-put_headless(struct byte_buffer *batch)
-{
-    struct branch_record branch = {
-        .id = 2, .family = 2, .current_generation = 3, .flags = BRANCH_HEADLESS,
-    };
-    schema_put_branch(batch, &branch);
-}
-
-static void
 put_overlay(struct byte_buffer *batch)
 {
     struct volume_record volume = {
@@ -67,9 +40,9 @@ what_must_be_known_is_not_served(void **state)
         void (*put)(struct byte_buffer *batch);
         enum pool_state wanted;
     } cases[] = {
-        { put_snapshot, POOL_STATE_OFFLINE }, { put_clone, POOL_STATE_OFFLINE },
-        { put_headless, POOL_STATE_OFFLINE }, { put_overlay, POOL_STATE_OFFLINE },
-        { put_unknown, POOL_STATE_OFFLINE },  { put_harmless, POOL_STATE_ONLINE },
+        { put_overlay, POOL_STATE_OFFLINE },
+        { put_unknown, POOL_STATE_OFFLINE },
+        { put_harmless, POOL_STATE_ONLINE },
     };
 
     (void)state;

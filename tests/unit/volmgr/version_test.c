@@ -9,7 +9,7 @@
  *   2       D of 1      D, moved    overwritten in place      D of 1, no longer as it was moved
  *   3       -           -           written                   E of 3
  *
- * Version 2, which nobody but the head has seen, gives way to version 3.
+ * Version 2, which nobody but the head has seen, gives way to version 3 (after a crash: 4).
  */
 #include "tests/unit/volmgr/harness.h"
 
@@ -162,8 +162,23 @@ grain_is_used(struct bench *bench, grain_address grain)
     return (record.used[0] >> (grain % grains_per_extent) & 1) != 0;
 }
 
+/* The next link; counters of grains come before them. False: there is none. */
+static bool
+next_link(const struct byte_buffer *items, size_t *position, struct history_link *ret_link)
+{
+    struct store_batch_item item;
+
+    while (store_batch_next(items->data, items->length_bytes, position, &item) == 1) {
+        if (item.key[0] == HISTORY_LINK) {
+            assert_int_equal(history_link_key_decode(item.key, item.key_bytes, ret_link), 0);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
-expect_versions(struct story *story, uint16_t copied)
+expect_versions(struct story *story, uint32_t newest, uint16_t copied)
 {
     struct map_entry *entries = calloc(MAP_PAGE_ENTRIES, sizeof(*entries));
     struct byte_buffer items = BYTE_BUFFER_INIT;
@@ -178,7 +193,7 @@ expect_versions(struct story *story, uint16_t copied)
     for (uint32_t n = 0; n < 2; n++) {
         assert_int_equal(store_batch_next(items.data, items.length_bytes, &position, &item), 1);
         assert_int_equal(map_key_decode(item.key, item.key_bytes, &at[0], &at[1], &at[2]), 0);
-        assert_int_equal(at[2], n == 0 ? 1 : 3);
+        assert_int_equal(at[2], n == 0 ? 1 : newest);
     }
     assert_int_equal(store_batch_next(items.data, items.length_bytes, &position, &beyond), 0);
     assert_int_equal(map_page_decode(item.value, item.value_bytes, entries, &used), 0);
@@ -190,17 +205,16 @@ expect_versions(struct story *story, uint16_t copied)
     assert_true(grain_is_used(story->bench, entries[3].home));
     free(entries);
 
-    static const struct history_link links[] = { { 0, 1, 0, 0 }, { 0, 3, 1, 0 } };
+    const struct history_link links[] = { { 0, 1, 0, 0 }, { 0, newest, 1, 0 } };
     struct history_link link;
     bench_scan_database(story->bench, STORE_FAMILY_HISTORY, &items);
     position = 0;
     for (uint32_t n = 0; n < ARRAY_SIZE(links); n++) {
-        assert_int_equal(store_batch_next(items.data, items.length_bytes, &position, &item), 1);
-        assert_int_equal(history_link_key_decode(item.key, item.key_bytes, &link), 0);
+        assert_true(next_link(&items, &position, &link));
         assert_int_equal(link.version, links[n].version);
         assert_int_equal(link.previous, links[n].previous);
     }
-    assert_int_equal(store_batch_next(items.data, items.length_bytes, &position, &item), 0);
+    assert_false(next_link(&items, &position, &link));
     byte_buffer_free(&items);
     assert_true(grain_is_used(story->bench, story->old[0].home)); /* version 1 names it */
     assert_true(grain_is_used(story->bench, story->old[1].home));
@@ -238,7 +252,7 @@ a_version_that_nobody_has_seen_gives_way(void **state)
     change_all(&story, true);
     expect_content(&story);
     assert_int_equal(bench_shutdown(story.bench), 0);
-    expect_versions(&story, 0);
+    expect_versions(&story, 3, 0);
     assert_int_equal(bench_boot(story.bench), 0);
     expect_content(&story);
     assert_int_equal(bench_shutdown(story.bench), 0);
@@ -259,7 +273,8 @@ so_it_does_in_replay(void **state)
     assert_int_equal(bench_boot(story.bench), 0);
     expect_content(&story);
     assert_int_equal(bench_shutdown(story.bench), 0);
-    expect_versions(&story, UINT16_MAX); /* not in the journal: overwrite_begins() */
+    /* In place is not in the journal (overwrite_begins()); but a start that is not clean bumps. */
+    expect_versions(&story, 4, UINT16_MAX);
     bench_free(story.bench);
 }
 
