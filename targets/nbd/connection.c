@@ -266,6 +266,7 @@ finish_if_quiet(struct nbd_connection *conn)
         return; /* release() wakes us; or slots that were given back just now have done so */
     }
     ASSERT_OP(conn->bytes_in_flight, ==, 0u);
+    nbd_connection_drop_contexts(conn);
     if (conn->attached) {
         ASSERT_OP(conn->session.in_flight, ==, 0u);
         volume_detach(&conn->session);

@@ -128,7 +128,9 @@ struct nbd_slot {
     bool one_extent;
     bool may_not_support; /* FAST_ZERO: NBD_ENOTSUP is a proper answer */
     uint16_t command;     /* enum nbd_command, or a number that we do not know */
-    uint32_t contexts;    /* BLOCK_STATUS: selected metadata contexts */
+    uint8_t row;          /* BLOCK_STATUS: that is being answered, or was last */
+    uint32_t contexts;    /* BLOCK_STATUS: metadata contexts that were asked for, as rows */
+    uint16_t extents_counts[NBD_METACONTEXT_MAX]; /* by row */
     uint64_t cookie;
     uint64_t offset_bytes;
     uint64_t length_bytes;
@@ -146,6 +148,7 @@ struct nbd_slot {
     struct iovec pieces[NBD_METACONTEXT_MAX];
 
     struct volume_request request;
+    struct changes_query query;
     uint8_t header[NBD_SLOT_HEADER_BYTES];
     struct buffer buffer;
 };
@@ -170,6 +173,13 @@ struct nbd_batch {
 
 /* ---- the option phase ---- */
 
+/* What the manager is being asked for. */
+enum nbd_meta_step {
+    NBD_META_EXPORT,
+    NBD_META_NAMES, /* of snapshots */
+    NBD_META_SINCE, /* one snapshot */
+};
+
 struct nbd_handshake {
     struct nbd_connection *connection;
     enum nbd_state next;        /* after OPTION_REPLY */
@@ -184,11 +194,16 @@ struct nbd_handshake {
     uint32_t skip_error;        /* reply after OPTION_SKIP; 0: none */
     const char *skip_text;
     uint32_t info_requests;     /* INFO, GO: bit n: the client asked for NBD_INFO n */
-    uint32_t queried_contexts;  /* LIST/SET_META_CONTEXT: what the queries match */
     char context_export[sizeof(((struct export_lookup *)NULL)->name)]; /* of SET_META_CONTEXT */
     struct byte_buffer out;     /* replies being sent */
     struct export_lookup lookup;
     struct export_names names;
+    /* LIST_META_CONTEXT and SET_META_CONTEXT (meta_option.c) */
+    enum nbd_meta_step meta_step;
+    uint32_t since_index; /* of queries.named: that the manager is asked for */
+    struct nbd_queries queries;
+    struct changes_names since_names;
+    struct changes_open since_open;
 };
 
 /* ---- the connection ---- */
@@ -238,7 +253,8 @@ struct nbd_connection {
     /* limits */
     uint32_t slots_in_use;
     uint64_t bytes_in_flight;
-    uint32_t contexts; /* selected metadata contexts, a bit each */
+    uint32_t contexts; /* selected metadata contexts: bit n is row n */
+    struct changes *changes[NBD_METACONTEXT_MAX]; /* by row; they hold their snapshots */
     uint64_t deadline_ns;  /* of the handshake, or of DRAIN and GOODBYE */
     uint64_t progress_ns;  /* when the client last took or gave something */
     uint64_t progress_bytes; /* since then, less than what counts as progress */
@@ -331,6 +347,8 @@ void nbd_option_reply(struct nbd_connection *conn, uint32_t type, const void *da
                       uint32_t length_bytes);
 /* Append an error with a text for people. */
 void nbd_option_error(struct nbd_connection *conn, uint32_t type, const char *text);
+void nbd_option_refuse(struct nbd_connection *conn, uint32_t type, const char *text);
+void nbd_option_acknowledge(struct nbd_connection *conn, enum nbd_state next);
 /* Send what was appended, then go to `next`. */
 void nbd_option_finish(struct nbd_connection *conn, enum nbd_state next);
 /* The data of the current option is at `data`; ends in another state. */
@@ -339,9 +357,21 @@ void nbd_option_execute(struct nbd_connection *conn, const uint8_t *data, uint32
 bool nbd_option_is_refused(struct nbd_connection *conn, uint32_t option, uint32_t length_bytes,
                            uint32_t *ret_error, const char **ret_text);
 void nbd_option_looked_up(struct nbd_connection *conn);
+/* Ask the manager for an export; a name that cannot be one is answered at once. */
+void nbd_option_look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes);
+void nbd_option_release_volume(struct nbd_connection *conn);
 /* Ask the manager for the export that handshake->lookup names. */
 void nbd_option_ask(struct nbd_connection *conn);
 void nbd_option_attached(struct nbd_connection *conn, int status);
+
+/* ---- meta_option.c ---- */
+
+void nbd_option_meta_context(struct nbd_connection *conn, const uint8_t *data,
+                             uint32_t length_bytes);
+/* The manager has answered what the option waits for. */
+void nbd_option_meta_looked_up(struct nbd_connection *conn);
+/* Nothing is selected any more; snapshots are given back. No query is under way. */
+void nbd_connection_drop_contexts(struct nbd_connection *conn);
 
 /* ---- transmission.c ---- */
 
@@ -366,6 +396,11 @@ void nbd_shard_free_memory(struct nbd_shard *shard);
 
 /* ---- reply.c ---- */
 
+enum {
+    NBD_STATUS_HEADER_BYTES = 64, /* in front of the extents: room for the chunk's header */
+};
+/* BLOCK_STATUS: where the extents of a context go, and are encoded in place. */
+struct volume_status_extent *nbd_status_extents(const struct nbd_slot *slot, uint32_t row);
 /* The NBD error of an -errno of the volume. */
 uint32_t nbd_error_from_status(int status, bool may_not_support);
 /* Encode the reply for slot->request.status and queue it. */

@@ -26,6 +26,7 @@ nbd_handshake_free(struct nbd_connection *conn)
     if (handshake != NULL) {
         byte_buffer_free(&handshake->out);
         byte_buffer_free(&handshake->names.ret_names);
+        byte_buffer_free(&handshake->since_names.ret_names);
         free(handshake);
         conn->handshake = NULL;
     }
@@ -76,7 +77,7 @@ static void
 forget_negotiation(struct nbd_connection *conn)
 {
     conn->style = NBD_STYLE_SIMPLE;
-    conn->contexts = 0;
+    nbd_connection_drop_contexts(conn);
     conn->block_sizes = false;
     conn->handshake->context_export[0] = '\0';
 }

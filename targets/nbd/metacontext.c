@@ -2,6 +2,7 @@
 #include "targets/nbd/metacontext_impl.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -9,72 +10,106 @@
 #include "base/util.h"
 #include "targets/nbd/protocol.h"
 
-static uint32_t
-base_allocation_flags(const struct volume_status_extent *extent)
-{
-    return (extent->hole ? NBD_STATE_HOLE : 0u) | (extent->zero ? NBD_STATE_ZERO : 0u);
-}
+#define BASE_NAMESPACE "base:"
 
-static const struct nbd_metacontext contexts[] = {
-    { "base:allocation", VOLUME_STATUS, base_allocation_flags },
+/* A context is `prefix` and the name of a snapshot. */
+static const struct since_form {
+    const char *namespace;
+    const char *prefix;
+} forms[NBD_SINCE_FORM_COUNT] = {
+    [NBD_SINCE_QEMU] = { "qemu:", "qemu:dirty-bitmap:" },
+    [NBD_SINCE_OWN] = { "volmgr:", "volmgr:since:" },
 };
-_Static_assert(ARRAY_SIZE(contexts) <= NBD_METACONTEXT_MAX, "a slot has a piece for each");
 
 uint32_t
-nbd_metacontext_count(void)
+nbd_metacontext_flags(uint32_t row, const struct volume_status_extent *extent)
 {
-    return ARRAY_SIZE(contexts);
+    ASSERT_OP(row, <, (uint32_t)NBD_METACONTEXT_MAX);
+    if (row == NBD_METACONTEXT_ALLOCATION) {
+        return (extent->hole ? NBD_STATE_HOLE : 0u) | (extent->zero ? NBD_STATE_ZERO : 0u);
+    }
+    return extent->changed ? NBD_STATE_DIRTY : 0u;
 }
 
-const struct nbd_metacontext *
-nbd_metacontext(uint32_t index)
+void
+nbd_since_name(enum nbd_since_form form, const char *since,
+               char text[static NBD_METACONTEXT_NAME_SIZE])
 {
-    ASSERT_OP(index, <, ARRAY_SIZE(contexts));
-    return &contexts[index];
+    ASSERT_OP(strlen(since), <, (size_t)CHANGES_SINCE_SIZE);
+    snprintf(text, NBD_METACONTEXT_NAME_SIZE, "%s%s", forms[form].prefix, since);
 }
 
-uint32_t
-nbd_metacontext_all(void)
+/* ---- queries ---- */
+
+static bool
+query_is(const uint8_t *query, size_t query_bytes, const char *text)
 {
-    return (1u << ARRAY_SIZE(contexts)) - 1;
+    return query_bytes == strlen(text) && memcmp(query, text, query_bytes) == 0;
 }
 
-int
-nbd_metacontext_match(const uint8_t *query, size_t query_bytes, bool wildcards,
-                      uint32_t *ret_contexts)
+/* Ask for one snapshot more. -E2BIG: there are too many. */
+static int
+add_named(struct nbd_queries *queries, enum nbd_since_form form, const uint8_t *name,
+          size_t name_bytes)
+{
+    struct nbd_since since = { .form = form };
+
+    if (name_bytes >= sizeof(since.since) || memchr(name, '\0', name_bytes) != NULL) {
+        return 0; /* no snapshot is called like that */
+    }
+    memcpy(since.since, name, name_bytes);
+    for (uint32_t i = 0; i < queries->count; i++) {
+        if (queries->named[i].form == form &&
+            strcmp(queries->named[i].since, since.since) == 0) {
+            return 0;
+        }
+    }
+    if (queries->count == NBD_SINCE_MAX) {
+        return -E2BIG;
+    }
+    queries->named[queries->count++] = since;
+    return 0;
+}
+
+static int
+add_query(struct nbd_queries *queries, const uint8_t *query, size_t query_bytes, bool wildcards)
 {
     const uint8_t *colon = query_bytes == 0 ? NULL : memchr(query, ':', query_bytes);
-    uint32_t matched = 0;
 
     if (colon == NULL || colon == query || query_bytes > NBD_STRING_BYTES_MAX) {
         return -EINVAL;
     }
-    bool only_namespace = colon == query + query_bytes - 1;
-    for (uint32_t i = 0; i < ARRAY_SIZE(contexts); i++) {
-        size_t name_bytes = strlen(contexts[i].name);
-        bool begins = query_bytes <= name_bytes &&
-                      memcmp(contexts[i].name, query, query_bytes) == 0;
-        if (begins && (query_bytes == name_bytes || (only_namespace && wildcards))) {
-            matched |= 1u << i;
+    if (query_is(query, query_bytes, NBD_BASE_ALLOCATION) ||
+        (wildcards && query_is(query, query_bytes, BASE_NAMESPACE))) {
+        queries->allocation = true;
+        return 0;
+    }
+    for (uint32_t form = 0; form < NBD_SINCE_FORM_COUNT; form++) {
+        size_t prefix_bytes = strlen(forms[form].prefix);
+        if (query_is(query, query_bytes, forms[form].namespace) ||
+            query_is(query, query_bytes, forms[form].prefix)) {
+            queries->every[form] |= wildcards; /* an empty leaf selects nothing */
+        } else if (query_bytes > prefix_bytes &&
+                   memcmp(query, forms[form].prefix, prefix_bytes) == 0) {
+            return add_named(queries, form, query + prefix_bytes, query_bytes - prefix_bytes);
         }
     }
-    *ret_contexts = matched;
     return 0;
 }
 
 int
-nbd_metacontext_parse_queries(const uint8_t *data, size_t data_bytes, bool wildcards,
-                              uint32_t *ret_contexts)
+nbd_queries_parse(const uint8_t *data, size_t data_bytes, bool wildcards,
+                  struct nbd_queries *ret_queries)
 {
-    uint32_t selected = 0;
+    bool too_many = false;
 
+    memset(ret_queries, 0, sizeof(*ret_queries));
     if (data_bytes < 4) {
         return -EINVAL;
     }
     uint32_t count = get_be32(data);
     size_t at = 4;
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t matched;
         if (data_bytes - at < 4) {
             return -EINVAL;
         }
@@ -83,18 +118,22 @@ nbd_metacontext_parse_queries(const uint8_t *data, size_t data_bytes, bool wildc
         if (query_bytes > data_bytes - at) {
             return -EINVAL;
         }
-        int rc = nbd_metacontext_match(data + at, query_bytes, wildcards, &matched);
-        if (rc < 0) {
+        int rc = add_query(ret_queries, data + at, query_bytes, wildcards);
+        if (rc < 0 && rc != -E2BIG) {
             return rc;
         }
-        selected |= matched;
+        too_many |= rc == -E2BIG;
         at += query_bytes;
     }
     if (at != data_bytes) {
         return -EINVAL;
     }
-    *ret_contexts = count == 0 && wildcards ? nbd_metacontext_all() : selected;
-    return 0;
+    if (count == 0 && wildcards) {
+        ret_queries->allocation = true;
+        ret_queries->every[NBD_SINCE_QEMU] = true;
+        ret_queries->every[NBD_SINCE_OWN] = true;
+    }
+    return too_many ? -E2BIG : 0;
 }
 
 int
@@ -108,7 +147,7 @@ nbd_metacontext_parse_payload(const uint8_t *data, size_t data_bytes, uint32_t s
     }
     for (size_t at = 8; at < data_bytes; at += 4) {
         uint32_t id = get_be32(data + at);
-        if (id == 0 || id > ARRAY_SIZE(contexts)) {
+        if (id == 0 || id > NBD_METACONTEXT_MAX) {
             return -EINVAL;
         }
         uint32_t bit = 1u << (id - 1);

@@ -15,15 +15,15 @@ typedef void option_fn(struct nbd_connection *conn, const uint8_t *data, uint32_
 
 /* ---- small things ---- */
 
-static void
-refuse(struct nbd_connection *conn, uint32_t type, const char *text)
+void
+nbd_option_refuse(struct nbd_connection *conn, uint32_t type, const char *text)
 {
     nbd_option_error(conn, type, text);
     nbd_option_finish(conn, NBD_STATE_OPTION_HEADER);
 }
 
-static void
-acknowledge(struct nbd_connection *conn, enum nbd_state next)
+void
+nbd_option_acknowledge(struct nbd_connection *conn, enum nbd_state next)
 {
     nbd_option_reply(conn, NBD_REP_ACK, NULL, 0);
     nbd_option_finish(conn, next);
@@ -127,8 +127,8 @@ nbd_option_ask(struct nbd_connection *conn)
 }
 
 /* Ask the manager for an export; a name that cannot be one is answered at once. */
-static void
-look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
+void
+nbd_option_look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
 {
     struct export_lookup *lookup = &conn->handshake->lookup;
 
@@ -146,8 +146,8 @@ look_up(struct nbd_connection *conn, const uint8_t *name, uint32_t name_bytes)
     nbd_option_ask(conn);
 }
 
-static void
-release_volume(struct nbd_connection *conn)
+void
+nbd_option_release_volume(struct nbd_connection *conn)
 {
     manager_export_release(nbd_connection_server(conn)->manager, conn->volume);
     conn->volume = NULL;
@@ -193,12 +193,12 @@ option_structured_reply(struct nbd_connection *conn, const uint8_t *data, uint32
     (void)data;
     (void)length_bytes;
     if (conn->style == NBD_STYLE_EXTENDED) {
-        refuse(conn, NBD_REP_ERR_EXT_HEADER_REQD, "extended headers are in use");
+        nbd_option_refuse(conn, NBD_REP_ERR_EXT_HEADER_REQD, "extended headers are in use");
     } else if (conn->style == NBD_STYLE_STRUCTURED) {
-        refuse(conn, NBD_REP_ERR_INVALID, "structured replies are in use already");
+        nbd_option_refuse(conn, NBD_REP_ERR_INVALID, "structured replies are in use already");
     } else {
         conn->style = NBD_STYLE_STRUCTURED;
-        acknowledge(conn, NBD_STATE_OPTION_HEADER);
+        nbd_option_acknowledge(conn, NBD_STATE_OPTION_HEADER);
     }
 }
 
@@ -208,10 +208,10 @@ option_extended_headers(struct nbd_connection *conn, const uint8_t *data, uint32
     (void)data;
     (void)length_bytes;
     if (conn->style == NBD_STYLE_EXTENDED) {
-        refuse(conn, NBD_REP_ERR_INVALID, "extended headers are in use already");
+        nbd_option_refuse(conn, NBD_REP_ERR_INVALID, "extended headers are in use already");
     } else {
         conn->style = NBD_STYLE_EXTENDED;
-        acknowledge(conn, NBD_STATE_OPTION_HEADER);
+        nbd_option_acknowledge(conn, NBD_STATE_OPTION_HEADER);
     }
 }
 
@@ -221,14 +221,14 @@ option_starttls(struct nbd_connection *conn, const uint8_t *data, uint32_t lengt
     (void)data;
     (void)length_bytes;
     if (conn->tls_mode == NBD_TLS_OFF) {
-        refuse(conn, NBD_REP_ERR_POLICY, "TLS is not configured");
+        nbd_option_refuse(conn, NBD_REP_ERR_POLICY, "TLS is not configured");
     } else if (conn->tls != NULL) {
-        refuse(conn, NBD_REP_ERR_INVALID, "TLS is in use already");
+        nbd_option_refuse(conn, NBD_REP_ERR_INVALID, "TLS is in use already");
     } else if (nbd_input_available(conn) > 0) {
         /* Whoever sent this could have been in the middle: it must never be read as protected. */
         nbd_connection_protocol_error(conn, "plain bytes behind STARTTLS");
     } else {
-        acknowledge(conn, NBD_STATE_TLS_HANDSHAKE);
+        nbd_option_acknowledge(conn, NBD_STATE_TLS_HANDSHAKE);
     }
 }
 
@@ -252,7 +252,7 @@ list_answered(struct nbd_connection *conn)
     uint8_t reply[4 + sizeof(conn->handshake->lookup.name)];
 
     if (names->op.result < 0 && names->op.result != -EAGAIN) {
-        refuse(conn, NBD_REP_ERR_POLICY, "exports cannot be listed now");
+        nbd_option_refuse(conn, NBD_REP_ERR_POLICY, "exports cannot be listed now");
         return;
     }
     while (left_bytes > 0) {
@@ -266,7 +266,7 @@ list_answered(struct nbd_connection *conn)
         left_bytes -= name_bytes + 1;
     }
     byte_buffer_free(&names->ret_names);
-    acknowledge(conn, NBD_STATE_OPTION_HEADER);
+    nbd_option_acknowledge(conn, NBD_STATE_OPTION_HEADER);
 }
 
 /* ---- INFO and GO ---- */
@@ -279,11 +279,11 @@ option_info_or_go(struct nbd_connection *conn, const uint8_t *data, uint32_t len
 
     if (length_bytes < 6 || name_bytes > length_bytes - 6 ||
         length_bytes - 6 - name_bytes != 2u * get_be16(data + 4 + name_bytes)) {
-        refuse(conn, NBD_REP_ERR_INVALID, "lengths do not fit");
+        nbd_option_refuse(conn, NBD_REP_ERR_INVALID, "lengths do not fit");
         return;
     }
     if (name_bytes > NBD_STRING_BYTES_MAX || memchr(data + 4, '\0', name_bytes) != NULL) {
-        refuse(conn, NBD_REP_ERR_INVALID, "not an export name");
+        nbd_option_refuse(conn, NBD_REP_ERR_INVALID, "not an export name");
         return;
     }
     handshake->info_requests = 0;
@@ -293,7 +293,7 @@ option_info_or_go(struct nbd_connection *conn, const uint8_t *data, uint32_t len
             handshake->info_requests |= 1u << info;
         }
     }
-    look_up(conn, data + 4, name_bytes);
+    nbd_option_look_up(conn, data + 4, name_bytes);
 }
 
 static void
@@ -347,7 +347,7 @@ option_export_name(struct nbd_connection *conn, const uint8_t *data, uint32_t le
     } else if (memchr(data, '\0', length_bytes) != NULL) {
         nbd_connection_protocol_error(conn, "not an export name");
     } else {
-        look_up(conn, data, length_bytes);
+        nbd_option_look_up(conn, data, length_bytes);
     }
 }
 
@@ -364,57 +364,6 @@ export_name_answer(struct nbd_connection *conn)
     nbd_option_finish(conn, NBD_STATE_TRANSMISSION);
 }
 
-/* ---- metadata contexts ---- */
-
-static void
-option_meta_context(struct nbd_connection *conn, const uint8_t *data, uint32_t length_bytes)
-{
-    struct nbd_handshake *handshake = conn->handshake;
-    bool set = handshake->option == NBD_OPT_SET_META_CONTEXT;
-    uint32_t name_bytes = length_bytes < 8 ? 0 : get_be32(data);
-
-    if (set) {
-        conn->contexts = 0; /* replaced even when the option fails */
-        handshake->context_export[0] = '\0';
-    }
-    if (conn->style == NBD_STYLE_SIMPLE) {
-        refuse(conn, NBD_REP_ERR_INVALID, "structured replies must be negotiated first");
-        return;
-    }
-    if (length_bytes < 8 || name_bytes > length_bytes - 8 || name_bytes > NBD_STRING_BYTES_MAX ||
-        memchr(data + 4, '\0', name_bytes) != NULL ||
-        nbd_metacontext_parse_queries(data + 4 + name_bytes, length_bytes - 4 - name_bytes, !set,
-                                      &handshake->queried_contexts) < 0) {
-        refuse(conn, NBD_REP_ERR_INVALID, "not a list of metadata contexts");
-        return;
-    }
-    look_up(conn, data + 4, name_bytes);
-}
-
-static void
-meta_context_answer(struct nbd_connection *conn)
-{
-    struct nbd_handshake *handshake = conn->handshake;
-    bool set = handshake->option == NBD_OPT_SET_META_CONTEXT;
-    uint8_t reply[4 + 64];
-
-    for (uint32_t i = 0; i < nbd_metacontext_count(); i++) {
-        const char *name = nbd_metacontext(i)->name;
-        size_t name_bytes = strlen(name);
-        ASSERT_OP(name_bytes, <=, sizeof(reply) - 4);
-        if ((handshake->queried_contexts & (1u << i)) != 0) {
-            put_be32(reply, set ? i + 1 : 0);
-            memcpy(reply + 4, name, name_bytes);
-            nbd_option_reply(conn, NBD_REP_META_CONTEXT, reply, (uint32_t)(4 + name_bytes));
-        }
-    }
-    if (set) {
-        conn->contexts = handshake->queried_contexts;
-        memcpy(handshake->context_export, handshake->lookup.name, sizeof(handshake->lookup.name));
-    }
-    acknowledge(conn, NBD_STATE_OPTION_HEADER);
-}
-
 /* ---- answers of the manager ---- */
 
 /* GO and EXPORT_NAME: contexts count for the export that they were selected for only. */
@@ -424,7 +373,7 @@ go_to_volume(struct nbd_connection *conn)
     struct nbd_handshake *handshake = conn->handshake;
 
     if (strcmp(handshake->context_export, handshake->lookup.name) != 0) {
-        conn->contexts = 0;
+        nbd_connection_drop_contexts(conn);
     }
     conn->block_sizes = (handshake->info_requests & (1u << NBD_INFO_BLOCK_SIZE)) != 0 &&
                         handshake->option == NBD_OPT_GO;
@@ -449,7 +398,7 @@ nbd_option_looked_up(struct nbd_connection *conn)
         return;
     }
     if (status < 0) {
-        refuse(conn, lookup_error(conn, status), lookup_failure(status));
+        nbd_option_refuse(conn, lookup_error(conn, status), lookup_failure(status));
         return;
     }
     switch (handshake->option) {
@@ -459,12 +408,11 @@ nbd_option_looked_up(struct nbd_connection *conn)
         return;
     case NBD_OPT_INFO:
         info_replies(conn);
-        release_volume(conn);
-        acknowledge(conn, NBD_STATE_OPTION_HEADER);
+        nbd_option_release_volume(conn);
+        nbd_option_acknowledge(conn, NBD_STATE_OPTION_HEADER);
         return;
     default:
-        release_volume(conn);
-        meta_context_answer(conn);
+        nbd_option_meta_looked_up(conn);
         return;
     }
 }
@@ -478,23 +426,23 @@ nbd_option_attached(struct nbd_connection *conn, int status)
     ASSERT_OP(conn->state, ==, NBD_STATE_MOVE);
     if (status == 0 && go) {
         info_replies(conn);
-        acknowledge(conn, NBD_STATE_TRANSMISSION);
+        nbd_option_acknowledge(conn, NBD_STATE_TRANSMISSION);
         return;
     }
     if (status == 0) {
         export_name_answer(conn);
         return;
     }
-    release_volume(conn);
+    nbd_option_release_volume(conn);
     if (!go) {
         conn->failed_early = true;
         nbd_connection_close(conn, true, "EXPORT_NAME: the volume cannot be attached");
     } else if (status == -EBUSY) {
-        refuse(conn, NBD_REP_ERR_POLICY, "the volume is in use, and not to be shared");
+        nbd_option_refuse(conn, NBD_REP_ERR_POLICY, "the volume is in use, and not to be shared");
     } else if (status == -EACCES) {
-        refuse(conn, NBD_REP_ERR_POLICY, "this client is blocked");
+        nbd_option_refuse(conn, NBD_REP_ERR_POLICY, "this client is blocked");
     } else {
-        refuse(conn, NBD_REP_ERR_UNKNOWN, "the export is not being served");
+        nbd_option_refuse(conn, NBD_REP_ERR_UNKNOWN, "the export is not being served");
     }
 }
 
@@ -512,8 +460,8 @@ static const struct option_row {
     { NBD_OPT_INFO, false, true, option_info_or_go },
     { NBD_OPT_GO, false, true, option_info_or_go },
     { NBD_OPT_STRUCTURED_REPLY, false, false, option_structured_reply },
-    { NBD_OPT_LIST_META_CONTEXT, false, true, option_meta_context },
-    { NBD_OPT_SET_META_CONTEXT, false, true, option_meta_context },
+    { NBD_OPT_LIST_META_CONTEXT, false, true, nbd_option_meta_context },
+    { NBD_OPT_SET_META_CONTEXT, false, true, nbd_option_meta_context },
     { NBD_OPT_EXTENDED_HEADERS, false, false, option_extended_headers },
 };
 

@@ -154,6 +154,11 @@ enum nbd_state_flags {
     NBD_STATE_ZERO = 1 << 1,
 };
 
+/* Contexts of QEMU's docs/interop/nbd.txt, "qemu" namespace. */
+enum nbd_dirty_bitmap_flags {
+    NBD_STATE_DIRTY = 1 << 0,
+};
+
 /* "Error values" */
 enum nbd_error {
     NBD_SUCCESS = 0,

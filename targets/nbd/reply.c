@@ -410,7 +410,7 @@ encode_read(struct nbd_slot *slot)
  * they, and are written in order. Neighbours of one kind are joined.
  */
 static uint32_t
-put_descriptors(uint8_t *to, const struct nbd_slot *slot, const struct nbd_metacontext *context,
+put_descriptors(uint8_t *to, const struct nbd_slot *slot, uint32_t row,
                 const struct volume_status_extent *source, uint32_t source_count)
 {
     bool extended = slot->connection->style == NBD_STYLE_EXTENDED;
@@ -424,7 +424,7 @@ put_descriptors(uint8_t *to, const struct nbd_slot *slot, const struct nbd_metac
         uint32_t extent_flags = 0;
         if (i < source_count) {
             extent = source[i];
-            extent_flags = context->flags(&extent);
+            extent_flags = nbd_metacontext_flags(row, &extent);
             ASSERT_OP(extent.length_bytes, <=, left_bytes);
             left_bytes -= extent.length_bytes;
         }
@@ -445,45 +445,62 @@ put_descriptors(uint8_t *to, const struct nbd_slot *slot, const struct nbd_metac
     return count;
 }
 
+struct volume_status_extent *
+nbd_status_extents(const struct nbd_slot *slot, uint32_t row)
+{
+    uint32_t region_bytes =
+        slot->buffer.length_bytes / (uint32_t)__builtin_popcount(slot->contexts);
+    uint32_t region = (uint32_t)__builtin_popcount(slot->contexts & ((1u << row) - 1));
+
+    ASSERT((slot->contexts >> row & 1) != 0);
+    return (struct volume_status_extent *)((uint8_t *)slot->buffer.segments[0].iov_base +
+                                           (size_t)region * region_bytes +
+                                           NBD_STATUS_HEADER_BYTES);
+}
+
+/* The chunk of one context, where its extents are and in front of them. */
+static void
+encode_status_chunk(struct nbd_slot *slot, uint32_t row, uint32_t piece, bool last)
+{
+    bool extended = slot->connection->style == NBD_STYLE_EXTENDED;
+    uint32_t preamble_bytes = extended ? 8 : 4;
+    uint32_t header_bytes = extended ? NBD_EXTENDED_REPLY_BYTES : NBD_STRUCTURED_REPLY_BYTES;
+    const struct volume_status_extent *source = nbd_status_extents(slot, row);
+    uint8_t *descriptors = (uint8_t *)nbd_status_extents(slot, row);
+    uint32_t count = put_descriptors(descriptors, slot, row, source, slot->extents_counts[row]);
+    uint8_t *chunk = descriptors - preamble_bytes - header_bytes;
+    uint64_t length_bytes = preamble_bytes + (uint64_t)count * (extended ? 16 : 8);
+
+    ASSERT_OP(count, >, 0u);
+    (void)put_chunk(chunk, slot,
+                    extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
+                    last, length_bytes);
+    put_be32(chunk + header_bytes, row + 1);
+    if (extended) {
+        put_be32(chunk + header_bytes + 4, count);
+    }
+    slot->pieces[piece].iov_base = chunk;
+    slot->pieces[piece].iov_len = header_bytes + length_bytes;
+    slot->payload_bytes += slot->pieces[piece].iov_len;
+}
+
 static void
 encode_status(struct nbd_slot *slot)
 {
-    bool extended = slot->connection->style == NBD_STYLE_EXTENDED;
     uint32_t selected = (uint32_t)__builtin_popcount(slot->contexts);
-    const struct volume_status_extent *source = slot->request.extents;
-    size_t region_bytes = slot->buffer.length_bytes / selected;
-    uint32_t piece = selected;
+    uint32_t piece = 0;
 
     slot->header_length_bytes = 0;
     slot->payload = slot->pieces;
     slot->payload_count = selected;
     slot->payload_bytes = 0;
-    /* From the last to the first, whose chunk overwrites the extents. */
-    for (uint32_t i = nbd_metacontext_count(); i-- > 0;) {
-        if ((slot->contexts & (1u << i)) == 0) {
-            continue;
+    for (uint32_t row = 0; row < NBD_METACONTEXT_MAX; row++) {
+        if ((slot->contexts >> row & 1) != 0) {
+            encode_status_chunk(slot, row, piece, piece == selected - 1);
+            piece++;
         }
-        piece--;
-        uint32_t preamble_bytes = extended ? 8 : 4;
-        uint32_t header_bytes = extended ? NBD_EXTENDED_REPLY_BYTES : NBD_STRUCTURED_REPLY_BYTES;
-        uint8_t *descriptors =
-            (uint8_t *)slot->buffer.segments[0].iov_base + piece * region_bytes + 64;
-        uint32_t count = put_descriptors(descriptors, slot, nbd_metacontext(i), source,
-                                         slot->request.extents_count);
-        uint8_t *chunk = descriptors - preamble_bytes - header_bytes;
-        uint64_t length_bytes = preamble_bytes + (uint64_t)count * (extended ? 16 : 8);
-        (void)put_chunk(chunk, slot,
-                        extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
-                        piece == selected - 1, length_bytes);
-        put_be32(chunk + header_bytes, i + 1);
-        if (extended) {
-            put_be32(chunk + header_bytes + 4, count);
-        }
-        slot->pieces[piece].iov_base = chunk;
-        slot->pieces[piece].iov_len = header_bytes + length_bytes;
-        slot->payload_bytes += slot->pieces[piece].iov_len;
     }
-    ASSERT_OP(piece, ==, 0u);
+    ASSERT_OP(piece, ==, selected);
 }
 
 /* ---- completion ---- */
@@ -510,11 +527,12 @@ void
 nbd_reply_complete(struct nbd_slot *slot)
 {
     uint32_t error = nbd_error_from_status(slot->request.status, slot->may_not_support);
+    bool allocation = (slot->contexts & 1u << NBD_METACONTEXT_ALLOCATION) != 0;
 
     ASSERT_ON_REACTOR(slot->connection->shard->reactor);
-    if (slot->command == NBD_CMD_BLOCK_STATUS && error == NBD_SUCCESS &&
-        slot->request.extents_count == 0) {
-        error = NBD_EIO;
+    if (slot->command == NBD_CMD_BLOCK_STATUS && allocation && error == NBD_SUCCESS) {
+        slot->extents_counts[NBD_METACONTEXT_ALLOCATION] = (uint16_t)slot->request.extents_count;
+        error = slot->request.extents_count == 0 ? NBD_EIO : NBD_SUCCESS;
     }
     if (error != NBD_SUCCESS) {
         encode_error(slot, error, error_text(error));

@@ -78,10 +78,10 @@ request_release(struct volume_request *request)
     nbd_slot_drop_hold(slot, NBD_HOLD_VOLUME);
 }
 
+/* The slot is the volume's from now on. */
 static void
-submit(struct nbd_slot *slot)
+prepare(struct nbd_slot *slot)
 {
-    struct nbd_connection *conn = slot->connection;
     struct volume_request *request = &slot->request;
 
     request->offset_bytes = slot->offset_bytes;
@@ -92,8 +92,14 @@ submit(struct nbd_slot *slot)
     request->reply = request_reply;
     request->release = request_release;
     slot->holds = NBD_HOLD_VOLUME;
-    conn->session.in_flight++;
-    volume_submit(conn->volume, request);
+    slot->connection->session.in_flight++;
+}
+
+static void
+submit(struct nbd_slot *slot)
+{
+    prepare(slot);
+    volume_submit(slot->connection->volume, &slot->request);
 }
 
 /* Nothing to do: zero bytes. The volume is not asked. */
@@ -110,6 +116,76 @@ status_region_bytes(const struct nbd_slot *slot)
     return slot->length_bytes > STATUS_LARGE_RANGE_BYTES && !slot->one_extent
                ? STATUS_BUFFER_BYTES_LARGE
                : STATUS_BUFFER_BYTES_SMALL;
+}
+
+/* ---- BLOCK_STATUS: the contexts one after the other, each with its part of the memory ---- */
+
+static uint32_t
+status_extents_max(const struct nbd_slot *slot)
+{
+    return slot->one_extent ? 1
+                            : (status_region_bytes(slot) - NBD_STATUS_HEADER_BYTES) /
+                                  (uint32_t)sizeof(struct volume_status_extent);
+}
+
+static void status_next(struct nbd_slot *slot);
+
+static void
+changes_told(struct io_op *op)
+{
+    struct changes_query *query = container_of(op, struct changes_query, op);
+    struct nbd_slot *slot = container_of(query, struct nbd_slot, query);
+
+    ASSERT_ON_REACTOR(slot->connection->shard->reactor);
+    slot->extents_counts[slot->row] = (uint16_t)query->ret_count;
+    slot->request.status = op->result;
+    if (op->result < 0 || slot->connection->state == NBD_STATE_CLOSING) {
+        request_reply(&slot->request);
+        request_release(&slot->request);
+        return;
+    }
+    slot->row++;
+    status_next(slot);
+}
+
+/* Ask for the row at slot->row or behind it; the volume's own answer is the last. */
+static void
+status_next(struct nbd_slot *slot)
+{
+    struct nbd_connection *conn = slot->connection;
+
+    while (slot->row < NBD_METACONTEXT_MAX && (slot->contexts >> slot->row & 1) == 0) {
+        slot->row++;
+    }
+    if (slot->row < NBD_METACONTEXT_MAX) {
+        slot->query = (struct changes_query){
+            .op.done = changes_told,
+            .offset_bytes = slot->offset_bytes,
+            .length_bytes = slot->length_bytes,
+            .extents = nbd_status_extents(slot, slot->row),
+            .extents_max = status_extents_max(slot),
+        };
+        changes_query(conn->changes[slot->row], &slot->query);
+    } else if ((slot->contexts & 1u << NBD_METACONTEXT_ALLOCATION) != 0) {
+        slot->request.extents = nbd_status_extents(slot, NBD_METACONTEXT_ALLOCATION);
+        slot->request.extents_max = status_extents_max(slot);
+        slot->request.extents_count = 0;
+        volume_submit(conn->volume, &slot->request);
+    } else {
+        request_reply(&slot->request);
+        request_release(&slot->request);
+    }
+}
+
+static void
+start_status(struct nbd_slot *slot)
+{
+    ASSERT_OP(slot->buffer.segment_count, ==, 1u);
+    slot->length_bytes = MIN(slot->length_bytes, UINT64_C(1) << STATUS_RANGE_BYTES_SHIFT);
+    slot->request.status = 0;
+    slot->row = NBD_METACONTEXT_ALLOCATION + 1;
+    prepare(slot);
+    status_next(slot);
 }
 
 /* Memory that the request needs from the pool. */
@@ -136,15 +212,7 @@ buffer_ready(struct nbd_slot *slot)
     struct iovec *first = &slot->buffer.segments[0];
 
     if (slot->command == NBD_CMD_BLOCK_STATUS) {
-        /* Only one context exists that asks the volume; its answer is encoded where it stands. */
-        slot->length_bytes = MIN(slot->length_bytes, UINT64_C(1) << STATUS_RANGE_BYTES_SHIFT);
-        slot->request.extents_count = 0;
-        slot->request.extents = (struct volume_status_extent *)((uint8_t *)first->iov_base + 64);
-        slot->request.extents_max =
-            slot->one_extent ? 1
-                             : (status_region_bytes(slot) - 64) /
-                                   (uint32_t)sizeof(struct volume_status_extent);
-        submit(slot);
+        start_status(slot);
         return;
     }
     first->iov_base = (uint8_t *)first->iov_base + slot->shift_bytes;

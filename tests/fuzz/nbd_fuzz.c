@@ -43,6 +43,8 @@ nbd_fuzz_start(struct nbd_fuzz *fuzz, const struct nbd_tls_options *tls)
                                                                       .read_only = true,
                                                                       .sector_bytes = 4096,
                                                                       .reactor = fuzz->reactor });
+    fake_volume_add_snapshot(fuzz->disk, "s");
+    fake_volume_add_snapshot(fuzz->disk, "v@t");
     nbd_server_options_default(&options);
     options.reactors = &fuzz->reactor;
     options.reactor_count = 1;
@@ -98,5 +100,6 @@ nbd_fuzz_end(struct nbd_fuzz *fuzz, struct sim_client *client, bool reset)
     ASSERT_OP(fake_volume_counters(fuzz->disk)->sessions, ==, 0u);
     ASSERT_OP(fake_volume_counters(fuzz->disk)->in_flight, ==, 0u);
     ASSERT_OP(fake_volume_counters(fuzz->disk)->lookups_held, ==, 0u);
+    ASSERT_OP(fake_volume_counters(fuzz->disk)->changes_held, ==, 0u);
     ASSERT_OP(buffer_pool_free_bytes(reactor_buffer_pool(fuzz->reactor)), ==, fuzz->pool_bytes);
 }

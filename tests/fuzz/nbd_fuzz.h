@@ -20,7 +20,7 @@ struct nbd_fuzz {
     struct sim *sim;
     struct reactor *reactor;
     struct manager *manager;
-    struct volume *disk;      /* "p/d", 4 MiB, writable */
+    struct volume *disk;      /* "p/d", 4 MiB, writable; snapshots "s" and "v@t" */
     struct volume *read_only; /* "p/r" */
     struct nbd_server *server;
     uint64_t pool_bytes;

@@ -30,7 +30,8 @@ static struct sim_client *
 enter_transmission(struct nbd_fuzz *fuzz, uint8_t mode)
 {
     struct sim_client *client;
-    char contexts[] = "\0\0\0\3p/d\0\0\0\1\0\0\0\17base:allocation";
+    char contexts[] = "\0\0\0\3p/d\0\0\0\3\0\0\0\17base:allocation"
+                      "\0\0\0\23qemu:dirty-bitmap:s\0\0\0\20volmgr:since:v@t";
     char go[] = "\0\0\0\3p/d\0\1\0\3";
 
     contexts[6] = go[6] = (mode & 4) != 0 ? 'r' : 'd';

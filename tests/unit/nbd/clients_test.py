@@ -211,6 +211,69 @@ def test_nbdinfo(folder):
         assert run("nbdinfo", "--map", server.uri()).split() == ["0", str(SIZE), "3", "hole,zero"]
 
 
+def read_extents(handle, context):
+    """All of a context, as [offset, length, flags]."""
+    extents = []
+    offset = 0
+    while offset < SIZE:
+        before = len(extents)
+
+        def collect(name, at, entries, error):
+            if name == context:
+                for length, flags in zip(entries[0::2], entries[1::2]):
+                    extents.append([at, length, flags])
+                    at += length
+            return 0
+
+        handle.block_status(SIZE - offset, offset, collect)
+        assert len(extents) > before
+        offset = extents[-1][0] + extents[-1][1]
+    return extents
+
+
+def test_changes(folder):
+    """Dirty bitmaps: what a backup program pulls by them is what has changed, and all of it."""
+    source = random.Random(3)
+    with Server(folder, "--fill", "--snapshot", "monday") as server:
+        contexts = ["base:allocation", "qemu:dirty-bitmap:monday", "volmgr:since:monday"]
+        handle = connect(server.uri(), contexts=[*contexts, "qemu:dirty-bitmap:tuesday"])
+        assert [handle.can_meta_context(c) for c in contexts] == [True] * 3
+        assert not handle.can_meta_context("qemu:dirty-bitmap:tuesday")
+        full = [handle.pread(MIB, at) for at in range(0, SIZE, MIB)]
+        assert read_extents(handle, contexts[1]) == [[0, SIZE, 0]]
+        for _ in range(700):
+            block = source.randrange(0, SIZE // 4096 - 8)
+            handle.pwrite(source.randbytes(4096 * source.randrange(1, 4)), block * 4096)
+        handle.zero(MIB, 40 * MIB)
+        dirty = read_extents(handle, contexts[1])
+        assert len(dirty) > 700
+        assert dirty == read_extents(handle, contexts[2])
+        assert sum(e[1] for e in read_extents(handle, contexts[0])) == SIZE
+        backup = bytearray(b"".join(full))
+        pulled = 0
+        for offset, length, flags in dirty:
+            for at in range(offset, offset + length, MIB) if flags & 1 else ():
+                part = min(MIB, offset + length - at)
+                backup[at:at + part] = handle.pread(part, at)
+                pulled += part
+        assert pulled < 8 * MIB, pulled
+        for at in range(0, SIZE, MIB):
+            assert backup[at:at + MIB] == handle.pread(MIB, at), at
+        info = json.loads(run("nbdinfo", "--json", server.uri()))
+        assert info["exports"][0]["contexts"] == contexts, info
+        lines = run("nbdinfo", "--map=qemu:dirty-bitmap:monday", server.uri()).splitlines()
+        mapped = [line.split() for line in lines]
+        assert [[int(m[0]), int(m[1]), int(m[2])] for m in mapped] == dirty
+        assert {m[3] for m in mapped} == {"clean", "dirty"}
+        # QEMU takes dirty for "not data" where it is told to read a bitmap as allocation.
+        image = {"driver": "raw", "file": {
+            "driver": "nbd", "export": "pool/disk", "x-dirty-bitmap": "qemu:dirty-bitmap:monday",
+            "server": {"type": "unix", "path": server.path}}}
+        out = json.loads(run("qemu-img", "map", "--output=json", "json:" + json.dumps(image)))
+        seen = [[e["start"], e["length"], int(not e["data"])] for e in out]
+        assert seen == dirty, (seen[:8], dirty[:8])
+
+
 def test_qemu(folder):
     with Server(folder) as server:
         script = ["write -P 1 0 4k", "write -P 2 1000 3000", "write -P 3 1M 5M", "discard 2M 1M",

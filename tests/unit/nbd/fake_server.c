@@ -34,6 +34,7 @@ struct settings {
     uint64_t size_bytes;
     uint64_t pool_bytes;
     const char *file;
+    const char *snapshot;
     bool fill;
     bool lock;
     enum nbd_tls_mode tls;
@@ -47,7 +48,8 @@ usage(void)
             "usage: nbd_fake_server [options] --listen unix:PATH|tcp:HOST:PORT ...\n"
             "  --size SIZE --file PATH --fill --reactors N --spin US --pool SIZE --mlock --debug\n"
             "  --tls off|optional|required --ca F --crl F --cert F --key F --verify --psk F\n"
-            "  --connections N --slots N --handshake-timeout S\n");
+            "  --connections N --slots N --handshake-timeout S\n"
+            "  --snapshot NAME (of pool/disk, as it is at the start)\n");
     exit(2);
 }
 
@@ -65,7 +67,7 @@ static void
 parse(int argc, char **argv, struct settings *settings)
 {
     enum { LISTEN = 1, SIZE, FILE_, FILL, REACTORS, SPIN, POOL, MLOCK, DEBUG, TLS, CA, CRL, CERT,
-           KEY, VERIFY, PSK, CONNECTIONS, SLOTS, HANDSHAKE };
+           KEY, VERIFY, PSK, CONNECTIONS, SLOTS, HANDSHAKE, SNAPSHOT };
     static const struct option options[] = {
         { "listen", 1, NULL, LISTEN },     { "size", 1, NULL, SIZE },
         { "file", 1, NULL, FILE_ },        { "fill", 0, NULL, FILL },
@@ -76,7 +78,8 @@ parse(int argc, char **argv, struct settings *settings)
         { "cert", 1, NULL, CERT },         { "key", 1, NULL, KEY },
         { "verify", 0, NULL, VERIFY },     { "psk", 1, NULL, PSK },
         { "connections", 1, NULL, CONNECTIONS }, { "slots", 1, NULL, SLOTS },
-        { "handshake-timeout", 1, NULL, HANDSHAKE }, { 0 },
+        { "handshake-timeout", 1, NULL, HANDSHAKE },
+        { "snapshot", 1, NULL, SNAPSHOT }, { 0 },
     };
     struct nbd_tls_options *tls = &settings->server.tls;
     struct nbd_server_limits *limits = &settings->server.limits;
@@ -114,6 +117,7 @@ parse(int argc, char **argv, struct settings *settings)
         case HANDSHAKE:
             limits->handshake_timeout_ns = strtoul(optarg, NULL, 0) * NS_PER_S;
             break;
+        case SNAPSHOT: settings->snapshot = optarg; break;
         default: usage();
         }
     }
@@ -203,9 +207,13 @@ serve(struct settings *settings, struct reactor **reactors, const sigset_t *sign
     struct reactor *owner = reactors[settings->reactor_count - 1];
     int number;
 
-    add_volume(manager, settings,
-               (struct fake_volume_options){ .name = "disk", .file = settings->file,
-                                             .reactor = owner });
+    struct volume *disk =
+        add_volume(manager, settings,
+                   (struct fake_volume_options){ .name = "disk", .file = settings->file,
+                                                 .reactor = owner });
+    if (settings->snapshot != NULL) {
+        fake_volume_add_snapshot(disk, settings->snapshot);
+    }
     add_volume(manager, settings,
                (struct fake_volume_options){ .name = "ro", .read_only = true,
                                              .reactor = reactors[0] });

@@ -13,7 +13,20 @@
 
 enum {
     VOLUMES_MAX = 16,
+    SNAPSHOTS_MAX = 16,
     GRAIN = 64 << 10,
+    BLOCK = 4096,
+};
+
+struct fake_snapshot {
+    char name[CHANGES_SINCE_SIZE];
+    uint8_t *changed; /* one per block */
+};
+
+struct changes {
+    struct volume *volume;
+    const struct fake_snapshot *snapshot;
+    struct message message;
 };
 
 struct volume {
@@ -35,6 +48,11 @@ struct volume {
     int lookup_status;
     int attach_status;
     int fail[VOLUME_OPERATION_COUNT];
+    struct fake_snapshot snapshots[SNAPSHOTS_MAX];
+    uint32_t snapshot_count;
+    bool more_snapshots;
+    int fail_changes;
+    struct list held_queries;
     struct fake_volume_counters counters;
 };
 
@@ -68,6 +86,10 @@ fake_manager_destroy(struct manager *manager)
         struct volume *volume = manager->volumes[i];
         ASSERT(list_empty(&volume->sessions) && list_empty(&volume->held));
         ASSERT_OP(volume->counters.lookups_held, ==, 0u);
+        ASSERT_OP(volume->counters.changes_held, ==, 0u);
+        for (uint32_t n = 0; n < volume->snapshot_count; n++) {
+            free(volume->snapshots[n].changed);
+        }
         munmap(volume->memory, volume->mapped_bytes);
         free(volume->allocated);
         free(volume);
@@ -122,6 +144,7 @@ fake_manager_add(struct manager *manager, const struct fake_volume_options *opti
     list_init(&volume->sessions);
     list_init(&volume->submitted);
     list_init(&volume->held);
+    list_init(&volume->held_queries);
     manager->volumes[manager->volume_count++] = volume;
     return volume;
 }
@@ -275,6 +298,188 @@ volume_detach(struct volume_session *session)
     list_remove(&session->link);
 }
 
+/* ---- changes since snapshots ---- */
+
+void
+fake_volume_add_snapshot(struct volume *volume, const char *name)
+{
+    struct fake_snapshot *snapshot = &volume->snapshots[volume->snapshot_count++];
+
+    ASSERT_OP(volume->snapshot_count, <=, (uint32_t)SNAPSHOTS_MAX);
+    snprintf(snapshot->name, sizeof(snapshot->name), "%s", name);
+    snapshot->changed = calloc(volume->mapped_bytes / BLOCK, 1);
+    ASSERT(snapshot->changed != NULL);
+}
+
+void
+fake_volume_set_more_snapshots(struct volume *volume, bool more)
+{
+    volume->more_snapshots = more;
+}
+
+void
+fake_volume_fail_changes(struct volume *volume, int status)
+{
+    volume->fail_changes = status;
+}
+
+static void
+note_changed(struct volume *volume, uint64_t offset_bytes, uint64_t length_bytes)
+{
+    for (uint32_t n = 0; n < volume->snapshot_count; n++) {
+        for (uint64_t at = offset_bytes / BLOCK; at <= (offset_bytes + length_bytes - 1) / BLOCK;
+             at++) {
+            volume->snapshots[n].changed[at] = 1;
+        }
+    }
+}
+
+static void
+since_names_answer(struct message *message)
+{
+    struct changes_names *names = container_of(message, struct changes_names, message);
+    reactor_complete(&names->op, 0);
+}
+
+static void
+since_names_on_control(struct message *message)
+{
+    struct changes_names *names = container_of(message, struct changes_names, message);
+    const struct volume *volume = names->volume;
+
+    ASSERT_ON_REACTOR(names->manager->control);
+    ASSERT_OP(volume->counters.lookups_held, >, 0u);
+    for (uint32_t n = volume->snapshot_count; n-- > 0;) {
+        const char *name = volume->snapshots[n].name;
+        if (strchr(name, '@') == NULL) {
+            byte_buffer_append(&names->ret_names, name, strlen(name) + 1);
+        }
+    }
+    names->ret_more = volume->more_snapshots;
+    reactor_send(names->reply_to, &names->message, since_names_answer);
+}
+
+void
+manager_changes_names(struct manager *manager, struct changes_names *names)
+{
+    names->manager = manager;
+    names->reply_to = reactor_self();
+    names->op.reactor_id = reactor_id(names->reply_to);
+    names->ret_names = BYTE_BUFFER_INIT;
+    names->ret_more = false;
+    reactor_send(manager->control, &names->message, since_names_on_control);
+}
+
+static void
+changes_open_answer(struct message *message)
+{
+    struct changes_open *opening = container_of(message, struct changes_open, message);
+    reactor_complete(&opening->op, opening->op.result);
+}
+
+static void
+changes_open_on_control(struct message *message)
+{
+    struct changes_open *opening = container_of(message, struct changes_open, message);
+    struct volume *volume = opening->volume;
+
+    ASSERT_ON_REACTOR(opening->manager->control);
+    ASSERT_OP(volume->counters.lookups_held, >, 0u);
+    opening->op.result = -ENOENT;
+    for (uint32_t n = 0; n < volume->snapshot_count; n++) {
+        if (strcmp(volume->snapshots[n].name, opening->since) == 0) {
+            opening->ret_changes = calloc(1, sizeof(*opening->ret_changes));
+            ASSERT(opening->ret_changes != NULL);
+            opening->ret_changes->volume = volume;
+            opening->ret_changes->snapshot = &volume->snapshots[n];
+            opening->op.result = 0;
+            volume->counters.changes_held++;
+        }
+    }
+    reactor_send(opening->reply_to, &opening->message, changes_open_answer);
+}
+
+void
+manager_changes_open(struct manager *manager, struct changes_open *opening)
+{
+    opening->manager = manager;
+    opening->reply_to = reactor_self();
+    opening->op.reactor_id = reactor_id(opening->reply_to);
+    opening->ret_changes = NULL;
+    reactor_send(manager->control, &opening->message, changes_open_on_control);
+}
+
+static void
+changes_close_on_control(struct message *message)
+{
+    struct changes *changes = container_of(message, struct changes, message);
+
+    ASSERT_OP(changes->volume->counters.changes_held, >, 0u);
+    changes->volume->counters.changes_held--;
+    free(changes);
+}
+
+void
+manager_changes_close(struct changes *changes)
+{
+    reactor_send(changes->volume->manager->control, &changes->message, changes_close_on_control);
+}
+
+static void
+tell_changes(const struct changes *changes, struct changes_query *query)
+{
+    uint64_t end = query->offset_bytes + query->length_bytes;
+
+    for (uint64_t at = query->offset_bytes; at < end;) {
+        uint64_t stop = MIN(end, (at / BLOCK + 1) * BLOCK);
+        bool changed = changes->snapshot->changed[at / BLOCK] != 0;
+        struct volume_status_extent *last =
+            query->ret_count > 0 ? &query->extents[query->ret_count - 1] : NULL;
+        if (last != NULL && last->changed == changed) {
+            last->length_bytes += stop - at;
+        } else if (query->ret_count == query->extents_max) {
+            return;
+        } else {
+            query->extents[query->ret_count++] = (struct volume_status_extent){
+                .length_bytes = stop - at,
+                .changed = changed,
+            };
+        }
+        at = stop;
+    }
+}
+
+void
+changes_query(struct changes *changes, struct changes_query *query)
+{
+    struct volume *volume = changes->volume;
+
+    ASSERT_ON_REACTOR(volume->reactor);
+    ASSERT(!list_empty(&volume->sessions));
+    ASSERT(query->extents_max > 0 && query->length_bytes > 0);
+    volume->counters.changes_queries++;
+    query->op.reactor_id = reactor_id(volume->reactor);
+    query->ret_count = 0;
+    if (volume->fail_changes == 0) {
+        tell_changes(changes, query);
+    }
+    if (volume->hold) {
+        list_push_back(&volume->held_queries, &query->link);
+    } else {
+        reactor_complete(&query->op, volume->fail_changes);
+    }
+}
+
+static void
+answer_held_queries(struct volume *volume)
+{
+    for (struct list *link = list_pop_front(&volume->held_queries); link != NULL;
+         link = list_pop_front(&volume->held_queries)) {
+        struct changes_query *query = list_entry(link, struct changes_query, link);
+        reactor_complete(&query->op, volume->fail_changes);
+    }
+}
+
 /* ---- requests ---- */
 
 static void
@@ -328,7 +533,11 @@ report_status(struct volume *volume, struct volume_request *request)
         } else if (count == request->extents_max) {
             break;
         } else {
-            request->extents[count++] = (struct volume_status_extent){ stop - at, hole, hole, false };
+            request->extents[count++] = (struct volume_status_extent){
+                .length_bytes = stop - at,
+                .hole = hole,
+                .zero = hole,
+            };
         }
         at = stop;
     }
@@ -347,11 +556,13 @@ perform(struct volume *volume, struct volume_request *request)
         break;
     case VOLUME_WRITE:
         move_payload(volume, request, true);
+        note_changed(volume, request->offset_bytes, request->length_bytes);
         set_allocated(volume, request->offset_bytes, request->length_bytes, 1);
         break;
     case VOLUME_DISCARD:
     case VOLUME_WRITE_ZEROES:
         memset(volume->memory + request->offset_bytes, 0, request->length_bytes);
+        note_changed(volume, request->offset_bytes, request->length_bytes);
         set_allocated(volume, request->offset_bytes, request->length_bytes,
                       (request->flags & VOLUME_NO_HOLE) != 0);
         break;
@@ -484,6 +695,7 @@ answer_held(struct message *message)
 
     list_splice_back(&volume->submitted, &volume->held);
     queue_batch(volume);
+    answer_held_queries(volume);
     free(message);
 }
 
@@ -491,7 +703,7 @@ void
 fake_volume_hold(struct volume *volume, bool hold)
 {
     volume->hold = hold;
-    if (!hold && !list_empty(&volume->held)) {
+    if (!hold && !(list_empty(&volume->held) && list_empty(&volume->held_queries))) {
         struct message *message = calloc(1, sizeof(*message) + sizeof(volume));
         ASSERT(message != NULL);
         *(struct volume **)(message + 1) = volume;

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "volmgr/changes.h"
 #include "volmgr/manager.h"
 #include "volmgr/request.h"
 #include "volmgr/volume.h"
@@ -42,11 +43,21 @@ uint8_t *fake_volume_memory(struct volume *volume);
 /* What STATUS reports as allocated, besides what was written. */
 void fake_volume_set_allocated(struct volume *volume, uint64_t offset_bytes, uint64_t length_bytes);
 
+/*
+ * A snapshot of the volume as it is now: volmgr/changes.h tells since it. Names "VOLUME@SNAPSHOT"
+ * of other volumes are known as if they were of this one.
+ */
+void fake_volume_add_snapshot(struct volume *volume, const char *name);
+/* There are more than the names tell. */
+void fake_volume_set_more_snapshots(struct volume *volume, bool more);
+
 /* ---- hooks ---- */
 
 /* Requests of this kind fail with `status` from now on; 0: they work. */
 void fake_volume_fail(struct volume *volume, enum volume_operation operation, int status);
-/* Requests are kept without a reply until called with false. */
+/* Queries of changes fail with `status` from now on; 0: they work. */
+void fake_volume_fail_changes(struct volume *volume, int status);
+/* Requests and queries are kept without a reply until called with false. */
 void fake_volume_hold(struct volume *volume, bool hold);
 /* Reply -ETIMEDOUT to what is held, keeping it until fake_volume_hold(volume, false). */
 void fake_volume_expire(struct volume *volume);
@@ -66,6 +77,8 @@ struct fake_volume_counters {
     uint64_t no_hole;
     uint64_t fast_zero;
     uint64_t lookups_held; /* export look-ups that have not been released */
+    uint32_t changes_held; /* snapshots that have not been given back */
+    uint64_t changes_queries;
     uint32_t sessions;
     uint32_t in_flight;
     uint32_t in_flight_max;
