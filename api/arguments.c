@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/duration.h"
 #include "base/assert.h"
 #include "base/size_text.h"
 #include "base/util.h"
@@ -68,12 +69,53 @@ api_name_is_valid(const char *name, size_t length)
     return true;
 }
 
+enum {
+    SNAPSHOT_FORBIDDEN,
+    SNAPSHOT_ALLOWED,
+    SNAPSHOT_REQUIRED
+};
+
+/* "POOL/VOLUME", and "@SNAPSHOT" behind it. */
 static bool
-volume_is_valid(const char *text)
+volume_is_valid(const char *text, int snapshot)
 {
     const char *slash = strchr(text, '/');
-    return slash != NULL && api_name_is_valid(text, (size_t)(slash - text)) &&
-           api_name_is_valid(slash + 1, strlen(slash + 1));
+    if (slash == NULL || !api_name_is_valid(text, (size_t)(slash - text))) {
+        return false;
+    }
+    const char *at = strchr(slash + 1, '@');
+    size_t length = at != NULL ? (size_t)(at - slash - 1) : strlen(slash + 1);
+    if (at == NULL ? snapshot == SNAPSHOT_REQUIRED
+                   : snapshot == SNAPSHOT_FORBIDDEN || !api_name_is_valid(at + 1, strlen(at + 1))) {
+        return false;
+    }
+    return api_name_is_valid(slash + 1, length);
+}
+
+bool
+api_is_snapshot(const char *view)
+{
+    return strchr(view, '@') != NULL;
+}
+
+/* What a text that names a pool, a volume or a snapshot must be; NULL: it is. */
+static const char *
+form_missed(enum api_type type, const char *text)
+{
+    switch (type) {
+    case API_TYPE_VOLUME:
+        return volume_is_valid(text, SNAPSHOT_FORBIDDEN) ? NULL : "POOL/VOLUME";
+    case API_TYPE_SNAPSHOT:
+        return volume_is_valid(text, SNAPSHOT_REQUIRED) ? NULL : "POOL/VOLUME@SNAPSHOT";
+    case API_TYPE_SCOPE:
+        return volume_is_valid(text, SNAPSHOT_FORBIDDEN) || api_name_is_valid(text, strlen(text))
+                   ? NULL
+                   : "POOL or POOL/VOLUME";
+    default:
+        ASSERT(type == API_TYPE_VIEW || type == API_TYPE_VIEWS);
+        return volume_is_valid(text, SNAPSHOT_ALLOWED) ? NULL
+                                                       : "POOL/VOLUME or POOL/VOLUME@SNAPSHOT";
+    }
 }
 
 /* Length of the UTF-8 character that begins here; 0: none does, or it is a control character. */
@@ -183,6 +225,19 @@ check_tier(const struct api_field *field, const char *text, struct error *error)
     return 0;
 }
 
+static int
+check_path(const struct api_field *field, const char *text, struct error *error)
+{
+    const char *form = form_missed(field->type, text);
+    if (form != NULL) {
+        return error_set(error, -EINVAL,
+                         "%s must be %s, each 1 to %d of A-Z a-z 0-9 . _ - and not beginning with "
+                         ". or -",
+                         field->name, form, API_NAME_BYTES_MAX);
+    }
+    return 0;
+}
+
 /* For the types that are text. */
 static int
 check_text(const struct api_field *field, const char *text, struct error *error)
@@ -197,13 +252,11 @@ check_text(const struct api_field *field, const char *text, struct error *error)
         }
         return 0;
     case API_TYPE_VOLUME:
-        if (!volume_is_valid(text)) {
-            return error_set(error, -EINVAL,
-                             "%s must be POOL/VOLUME, each 1 to %d of A-Z a-z 0-9 . _ - and not "
-                             "beginning with . or -",
-                             field->name, API_NAME_BYTES_MAX);
-        }
-        return 0;
+    case API_TYPE_SNAPSHOT:
+    case API_TYPE_VIEW:
+    case API_TYPE_VIEWS:
+    case API_TYPE_SCOPE:
+        return check_path(field, text, error);
     case API_TYPE_CHOICE:
         return is_choice(field, text) ? 0 : choice_error(field, error);
     case API_TYPE_TIER:
@@ -243,8 +296,9 @@ add_string(struct api_arguments *arguments, size_t index, const char *text, stru
 {
     const struct api_field *field = &arguments->command->fields[index];
     struct api_value *value = &arguments->values[index];
-    if (value->string_count == API_STRINGS_MAX) {
-        return error_set(error, -E2BIG, "%s: more than %d of them", field->name, API_STRINGS_MAX);
+    size_t maximum = field->type == API_TYPE_VIEWS ? API_VIEWS_MAX : API_STRINGS_MAX;
+    if (value->string_count == maximum) {
+        return error_set(error, -E2BIG, "%s: more than %zu of them", field->name, maximum);
     }
     int result = check_text(field, text, error);
     if (result == 0) {
@@ -323,6 +377,123 @@ add_disk_text(struct api_arguments *arguments, size_t index, const char *text,
     return add_disk(arguments, index, text, length, tier, error);
 }
 
+/* The only place where a list travels in one text. */
+static int
+add_views_text(struct api_arguments *arguments, size_t index, const char *text,
+               struct error *error)
+{
+    int result = 0;
+    const char *next = text;
+    while (result == 0 && next != NULL) {
+        char view[API_VIEW_BYTES_MAX + 2]; /* one too many shows */
+        size_t length = strcspn(next, ",");
+        snprintf(view, sizeof(view), "%.*s", (int)MIN(length, sizeof(view) - 1), next);
+        result = add_string(arguments, index, view, error);
+        next = next[length] == ',' ? next + length + 1 : NULL;
+    }
+    return result;
+}
+
+/* ---- rules of a schedule ---- */
+
+static int
+check_rule(const struct api_field *field, const struct api_rule *rule, struct error *error)
+{
+    if (rule->every_seconds == 0 || rule->every_seconds > INT32_MAX) {
+        return error_set(error, -ERANGE, "%s: every must be from 1 to %d seconds", field->name,
+                         INT32_MAX);
+    }
+    if (rule->keep == 0 || rule->keep > API_RULE_KEEP_MAX) {
+        return error_set(error, -ERANGE, "%s: keep must be from 1 to %d", field->name,
+                         API_RULE_KEEP_MAX);
+    }
+    if (rule->immutable_seconds > INT32_MAX) {
+        return error_set(error, -ERANGE, "%s: immutable must be at most %d seconds", field->name,
+                         INT32_MAX);
+    }
+    return 0;
+}
+
+static int
+add_rule(struct api_arguments *arguments, size_t index, const struct api_rule *rule,
+         struct error *error)
+{
+    struct api_value *value = &arguments->values[index];
+    if (value->rule_count == API_RULES_MAX) {
+        return error_set(error, -E2BIG, "%s: more than %d of them",
+                         arguments->command->fields[index].name, API_RULES_MAX);
+    }
+    value->rules[value->rule_count++] = *rule;
+    value->present = true;
+    return 0;
+}
+
+static int
+duration_text(const char *name, const char *text, uint64_t *ret_seconds, struct error *error)
+{
+    int result = duration_parse(text, ret_seconds);
+    if (result == -ERANGE) {
+        return error_set(error, -ERANGE, "%s: \"%s\" is too long", name, text);
+    }
+    if (result < 0) {
+        return error_set(error, -EINVAL, "%s: \"%s\" is not a duration such as 90s, 15m, 1h, 7d "
+                                         "or 2w",
+                         name, text);
+    }
+    return 0;
+}
+
+static int
+add_rule_text(struct api_arguments *arguments, size_t index, const char *text,
+              struct error *error)
+{
+    struct api_rule rule = { 0 };
+    int result = duration_text(arguments->command->fields[index].name, text, &rule.every_seconds,
+                               error);
+    return result < 0 ? result : add_rule(arguments, index, &rule, error);
+}
+
+int
+api_arguments_set_rule(struct api_arguments *arguments, size_t index, const char *part,
+                       const char *text, struct error *error)
+{
+    ASSERT_OP(index, <, arguments->command->field_count);
+    ASSERT(arguments->command->fields[index].type == API_TYPE_RULES);
+    struct api_value *value = &arguments->values[index];
+    if (value->rule_count == 0) {
+        return error_set(error, -EINVAL, "%s belongs behind an every", part);
+    }
+    struct api_rule *rule = &value->rules[value->rule_count - 1];
+    uint64_t number = 0;
+    if (strcmp(part, "keep") != 0) {
+        ASSERT(strcmp(part, "immutable") == 0);
+        int result = rule->immutable_seconds != 0
+                         ? error_set(error, -EINVAL, "%s is given twice", part)
+                         : duration_text(part, text, &number, error);
+        rule->immutable_seconds = result == 0 ? number : rule->immutable_seconds;
+        return result;
+    }
+    if (parse_digits(text, &number) < 0 || number == 0 || number > API_RULE_KEEP_MAX) {
+        return error_set(error, -ERANGE, "%s must be a number from 1 to %d", part,
+                         API_RULE_KEEP_MAX);
+    }
+    if (rule->keep != 0) {
+        return error_set(error, -EINVAL, "%s is given twice", part);
+    }
+    rule->keep = (uint32_t)number;
+    return 0;
+}
+
+static int
+set_duration_text(struct api_arguments *arguments, size_t index, const char *text,
+                  struct error *error)
+{
+    uint64_t seconds = 0;
+    int result =
+        duration_text(arguments->command->fields[index].name, text, &seconds, error);
+    return result < 0 ? result : set_number(arguments, index, seconds, error);
+}
+
 static int
 set_number_text(struct api_arguments *arguments, size_t index, const char *text,
                 enum api_text_form form, struct error *error)
@@ -370,13 +541,23 @@ api_arguments_set_text(struct api_arguments *arguments, size_t index, const char
     ASSERT_OP(index, <, arguments->command->field_count);
     const struct api_field *field = &arguments->command->fields[index];
     ASSERT(text != NULL || (field->type == API_TYPE_BOOL && form == API_TEXT_PERSON));
-    bool repeats = field->type == API_TYPE_DISKS || field->type == API_TYPE_STRINGS;
+    bool repeats = field->type == API_TYPE_DISKS || field->type == API_TYPE_STRINGS ||
+                   field->type == API_TYPE_RULES ||
+                   (field->type == API_TYPE_VIEWS && form == API_TEXT_PERSON);
     if (arguments->values[index].present && !repeats) {
         return error_set(error, -EINVAL, "%s is given twice", field->name);
     }
     switch (field->type) {
     case API_TYPE_DISKS:
         return add_disk_text(arguments, index, text, error);
+    case API_TYPE_RULES:
+        return add_rule_text(arguments, index, text, error);
+    case API_TYPE_VIEWS:
+        return form == API_TEXT_WIRE ? add_views_text(arguments, index, text, error)
+                                     : add_string(arguments, index, text, error);
+    case API_TYPE_DURATION:
+        return form == API_TEXT_WIRE ? set_number_text(arguments, index, text, form, error)
+                                     : set_duration_text(arguments, index, text, error);
     case API_TYPE_SIZE:
     case API_TYPE_NUMBER:
         return set_number_text(arguments, index, text, form, error);
@@ -444,6 +625,58 @@ set_strings_json(struct api_arguments *arguments, size_t index, const json_t *li
     return 0;
 }
 
+/* Takes what is there of `names`; an integer each, not negative. */
+static bool
+take_members(const json_t *object, const char *const names[], uint64_t *const numbers[],
+             size_t count)
+{
+    size_t known = 0;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *number = json_object_get(object, names[i]);
+        if (number == NULL) {
+            continue;
+        }
+        if (!json_is_integer(number) || json_integer_value(number) < 0) {
+            return false;
+        }
+        *numbers[i] = (uint64_t)json_integer_value(number);
+        known++;
+    }
+    return json_is_object(object) && json_object_size(object) == known;
+}
+
+static int
+set_rules_json(struct api_arguments *arguments, size_t index, const json_t *list,
+               struct error *error)
+{
+    static const char *const names[] = { "every_seconds", "keep", "immutable_seconds" };
+    const struct api_field *field = &arguments->command->fields[index];
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct api_rule rule = { 0 };
+        uint64_t keep = 0;
+        uint64_t *const numbers[] = { &rule.every_seconds, &keep, &rule.immutable_seconds };
+        if (!take_members(json_array_get(list, i), names, numbers, ARRAY_SIZE(names))) {
+            return error_set(error, -EINVAL,
+                             "%s: item %zu must be {\"every_seconds\": NUMBER, \"keep\": NUMBER, "
+                             "\"immutable_seconds\": NUMBER}, where the last may be left out",
+                             field->name, i + 1);
+        }
+        rule.keep = (uint32_t)MIN(keep, (uint64_t)UINT32_MAX);
+        int result = check_rule(field, &rule, error);
+        if (result == 0) {
+            result = add_rule(arguments, index, &rule, error);
+        }
+        if (result < 0) {
+            return result;
+        }
+    }
+    if (!json_is_array(list)) {
+        return error_set(error, -EINVAL, "%s must be a list", field->name);
+    }
+    arguments->values[index].present = true;
+    return 0;
+}
+
 static int
 set_field_json(struct api_arguments *arguments, size_t index, const json_t *value,
                struct error *error)
@@ -453,12 +686,19 @@ set_field_json(struct api_arguments *arguments, size_t index, const json_t *valu
     case API_TYPE_DISKS:
         return set_disks_json(arguments, index, value, error);
     case API_TYPE_STRINGS:
+    case API_TYPE_VIEWS:
         return set_strings_json(arguments, index, value, error);
+    case API_TYPE_RULES:
+        return set_rules_json(arguments, index, value, error);
     case API_TYPE_SIZE:
     case API_TYPE_NUMBER:
+    case API_TYPE_DURATION:
         if (!json_is_integer(value) || json_integer_value(value) < 0) {
             return error_set(error, -EINVAL, "%s must be an integer%s that is not negative",
-                             field->name, field->type == API_TYPE_SIZE ? " of bytes" : "");
+                             field->name,
+                             field->type == API_TYPE_SIZE       ? " of bytes"
+                             : field->type == API_TYPE_DURATION ? " of seconds"
+                                                                : "");
         }
         return set_number(arguments, index, (uint64_t)json_integer_value(value), error);
     case API_TYPE_BOOL:
@@ -552,93 +792,13 @@ api_arguments_check(const struct api_arguments *arguments, struct error *error)
         if ((field->flags & API_REQUIRED) != 0 && !arguments->values[i].present) {
             return error_set(error, -EINVAL, "%s is missing: %s", field->name, field->help);
         }
+        /* A command line gives a rule in parts. */
+        for (size_t rule = 0; rule < arguments->values[i].rule_count; rule++) {
+            int result = check_rule(field, &arguments->values[i].rules[rule], error);
+            if (result < 0) {
+                return result;
+            }
+        }
     }
     return 0;
-}
-
-/* ---- reading ---- */
-
-static const struct api_value *
-find_value(const struct api_arguments *arguments, const char *name)
-{
-    int index = api_field_index(arguments->command, name);
-    ASSERT(index >= 0);
-    return &arguments->values[index];
-}
-
-const char *
-api_text(const struct api_arguments *arguments, const char *name)
-{
-    const struct api_value *value = find_value(arguments, name);
-    ASSERT(!value->present || value->text != NULL);
-    return value->text;
-}
-
-uint64_t
-api_number(const struct api_arguments *arguments, const char *name, uint64_t otherwise)
-{
-    const struct api_value *value = find_value(arguments, name);
-    ASSERT(!value->present || value->text == NULL);
-    return value->present ? value->number : otherwise;
-}
-
-bool
-api_flag(const struct api_arguments *arguments, const char *name)
-{
-    const struct api_value *value = find_value(arguments, name);
-    ASSERT_OP(value->number, <=, 1u);
-    return value->number != 0;
-}
-
-const struct api_disk *
-api_disks(const struct api_arguments *arguments, const char *name, size_t *ret_count)
-{
-    const struct api_value *value = find_value(arguments, name);
-    ASSERT(value->disk_count == 0 || value->disks != NULL);
-    *ret_count = value->disk_count;
-    return value->disks;
-}
-
-const char *const *
-api_strings(const struct api_arguments *arguments, const char *name, size_t *ret_count)
-{
-    const struct api_value *value = find_value(arguments, name);
-    ASSERT(value->string_count == 0 || value->strings != NULL);
-    *ret_count = value->string_count;
-    return (const char *const *)value->strings;
-}
-
-bool
-api_present(const struct api_arguments *arguments, const char *name)
-{
-    return find_value(arguments, name)->present;
-}
-
-void
-api_action_text(const struct api_arguments *arguments, char *text, size_t size)
-{
-    api_expand(arguments, arguments->command->action, text, size);
-}
-
-void
-api_expand(const struct api_arguments *arguments, const char *pattern, char *text, size_t size)
-{
-    ASSERT(size > 0);
-    size_t used = 0;
-    for (const char *at = pattern; *at != '\0' && used + 1 < size;) {
-        char name[32];
-        if (*at != '{') {
-            text[used++] = *at++;
-            continue;
-        }
-        size_t length = strcspn(at, "}");
-        ASSERT(at[length] == '}' && length < sizeof(name));
-        memcpy(name, at + 1, length - 1);
-        name[length - 1] = '\0';
-        at += length + 1;
-        const char *value = find_value(arguments, name)->text;
-        int written = snprintf(text + used, size - used, "%s", value != NULL ? value : "?");
-        used = MIN(used + (size_t)written, size - 1);
-    }
-    text[used] = '\0';
 }

@@ -20,14 +20,23 @@ struct api_disk {
     uint8_t tier;
 };
 
+/* Of a schedule: every so often a snapshot, of which the newest `keep` stay. */
+struct api_rule {
+    uint64_t every_seconds;
+    uint64_t immutable_seconds; /* 0: they can be deleted */
+    uint32_t keep;              /* 0: not said yet */
+};
+
 struct api_value {
     bool present;
-    uint64_t number; /* SIZE, NUMBER; BOOL as 0 or 1 */
-    char *text;      /* owned; NAME, VOLUME, STRING, CHOICE, TIER */
+    uint64_t number; /* SIZE, NUMBER, DURATION; BOOL as 0 or 1 */
+    char *text;      /* owned; what has a single text */
     struct api_disk *disks;
     size_t disk_count;
-    char **strings; /* each owned */
+    char **strings; /* each owned; STRINGS, VIEWS */
     size_t string_count;
+    struct api_rule rules[API_RULES_MAX];
+    size_t rule_count;
 };
 
 struct api_arguments {
@@ -41,17 +50,24 @@ void api_arguments_init(struct api_arguments *arguments, const struct api_comman
 void api_arguments_free(struct api_arguments *arguments);
 
 enum api_text_form {
-    API_TEXT_PERSON, /* a command line: 10G, yes, DISK,tier=N */
+    API_TEXT_PERSON, /* a command line: 10G, 15m, yes, DISK,tier=N */
     API_TEXT_WIRE,   /* a URL: plain integers, true or false */
 };
 
 /*
- * Set a field from text. A field that is already set is an error, except DISKS and STRINGS, which
- * grow by one.
+ * Set a field from text. A field that is already set is an error, except DISKS, STRINGS, VIEWS (all
+ * with API_TEXT_PERSON) and RULES, which grow by one: the text of a rule is its `every`.
  * With API_TEXT_PERSON a BOOL without text (NULL) is true.
  */
 int api_arguments_set_text(struct api_arguments *arguments, size_t field, const char *text,
                            enum api_text_form form, struct error *error);
+
+/*
+ * The rest of the newest rule of a field of rules: `part` is "keep" or "immutable". -EINVAL also
+ * when there is no rule yet.
+ */
+int api_arguments_set_rule(struct api_arguments *arguments, size_t field, const char *part,
+                           const char *text, struct error *error);
 
 /* Take every field of a body. `body` need not be an object, nor of this command (P12). */
 int api_arguments_set_json(struct api_arguments *arguments, const json_t *body,
@@ -72,6 +88,8 @@ const struct api_disk *api_disks(const struct api_arguments *arguments, const ch
                                  size_t *ret_count);
 const char *const *api_strings(const struct api_arguments *arguments, const char *name,
                                size_t *ret_count);
+const struct api_rule *api_rules(const struct api_arguments *arguments, const char *name,
+                                 size_t *ret_count);
 bool api_present(const struct api_arguments *arguments, const char *name);
 
 /* For clients: path with its values and the query string; and the body (NULL: none). New. */
@@ -91,6 +109,9 @@ void api_expand(const struct api_arguments *arguments, const char *pattern, char
                 size_t size);
 /* The command's action. */
 void api_action_text(const struct api_arguments *arguments, char *text, size_t size);
+
+/* For people: "POOL/VOLUME@SNAPSHOT" is one, "POOL/VOLUME" is not. */
+bool api_is_snapshot(const char *view);
 
 /* 1 to 127 of A-Z a-z 0-9 . _ -, not beginning with . or -. */
 bool api_name_is_valid(const char *name, size_t length);

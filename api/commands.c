@@ -25,6 +25,21 @@ static const char *const tls_choices[] = { "required", "allowed", "off", NULL };
         .name = "volume", .type = API_TYPE_VOLUME, .flags = API_POSITIONAL | API_REQUIRED,         \
         .label = "POOL/VOLUME", .help = "the volume"                                               \
     }
+#define FIELD_VIEW(text)                                                                           \
+    {                                                                                              \
+        .name = "volume", .type = API_TYPE_VIEW, .flags = API_POSITIONAL | API_REQUIRED,           \
+        .label = "POOL/VOLUME[@SNAPSHOT]", .help = text                                            \
+    }
+#define FIELD_SNAPSHOT                                                                             \
+    {                                                                                              \
+        .name = "snapshot", .type = API_TYPE_SNAPSHOT, .flags = API_POSITIONAL | API_REQUIRED,     \
+        .label = "POOL/VOLUME@SNAPSHOT", .help = "the snapshot"                                    \
+    }
+#define FIELD_SCOPE                                                                                \
+    {                                                                                              \
+        .name = "scope", .type = API_TYPE_SCOPE, .flags = API_POSITIONAL,                          \
+        .label = "POOL[/VOLUME]", .help = "only those of this pool or volume"                      \
+    }
 #define FIELD_DISKS                                                                                \
     {                                                                                              \
         .name = "disks", .type = API_TYPE_DISKS, .flags = API_POSITIONAL | API_REQUIRED,           \
@@ -155,8 +170,128 @@ static const struct api_field volume_accept_loss_fields[] = {
       .help = "said by somebody who has read what is lost; without it the command is refused" },
 };
 
-static const struct api_field export_create_fields[] = {
+static const struct api_field volume_delete_fields[] = {
+    FIELD_VIEW("the volume, or a snapshot"),
+    { .name = "more",
+      .type = API_TYPE_VIEWS,
+      .flags = API_POSITIONAL,
+      .label = "POOL/VOLUME@SNAPSHOT",
+      .help = "more snapshots of the same pool; all of them go in one step" },
+    { .name = "snapshots",
+      .type = API_TYPE_BOOL,
+      .help = "the snapshots of the volume, too; without it a volume that has some is refused" },
+    { .name = "dry_run",
+      .type = API_TYPE_BOOL,
+      .help = "change nothing; tell whether it could be done, and what it would free" },
+};
+
+static const struct api_field snapshot_create_fields[] = {
+    { .name = "volumes",
+      .type = API_TYPE_VIEWS,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "POOL/VOLUME[@SNAPSHOT]",
+      .help = "the volumes, of one pool; several are taken at one instant" },
+    { .name = "name",
+      .type = API_TYPE_NAME,
+      .label = "NAME",
+      .help = "name of the snapshots where none is given behind the volume (default: the time in "
+              "UTC, such as 20260131T235959Z)" },
+    { .name = "immutable_seconds",
+      .type = API_TYPE_DURATION,
+      .label = "DURATION",
+      .help = "nobody can delete them for so long, not even an administrator",
+      .minimum = 1,
+      .maximum = INT32_MAX },
+};
+
+static const struct api_field snapshot_list_fields[] = {
+    FIELD_SCOPE,
+    { .name = "all",
+      .type = API_TYPE_BOOL,
+      .help = "also those that have been deleted and stay, without a name, because clones need "
+              "them" },
+};
+
+static const struct api_field snapshot_protect_fields[] = {
+    FIELD_SNAPSHOT,
+    { .name = "immutable_seconds",
+      .type = API_TYPE_DURATION,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "DURATION",
+      .help = "from now on; such as 12h, 30d or 4w",
+      .minimum = 1,
+      .maximum = INT32_MAX },
+};
+
+static const struct api_field volume_clone_fields[] = {
+    { .name = "source",
+      .type = API_TYPE_VIEW,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "POOL/VOLUME[@SNAPSHOT]",
+      .help = "what it begins as: a snapshot, or a volume as it is now" },
+    { .name = "volume",
+      .type = API_TYPE_VOLUME,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "POOL/NEW",
+      .help = "the new volume, in the same pool" },
+    { .name = "reserve_bytes",
+      .type = API_TYPE_SIZE,
+      .label = "SIZE",
+      .help = "space that the new volume is sure to have" },
+    { .name = "tier",
+      .type = API_TYPE_TIER,
+      .label = "auto|N",
+      .help = "keep what is written to it on disks of this tier (default auto)" },
+};
+
+static const struct api_field volume_rollback_fields[] = {
+    FIELD_SNAPSHOT,
+};
+
+static const struct api_field volume_diff_fields[] = {
+    { .name = "from",
+      .type = API_TYPE_SNAPSHOT,
+      .flags = API_POSITIONAL | API_REQUIRED,
+      .label = "POOL/VOLUME@SNAPSHOT",
+      .help = "the older state" },
+    { .name = "to",
+      .type = API_TYPE_VIEW,
+      .flags = API_POSITIONAL,
+      .label = "POOL/VOLUME[@SNAPSHOT]",
+      .help = "the newer state (default: the volume as it is now)" },
+    { .name = "offset_bytes",
+      .type = API_TYPE_SIZE,
+      .label = "SIZE",
+      .help = "only what is changed from there on" },
+    { .name = "length_bytes",
+      .type = API_TYPE_SIZE,
+      .label = "SIZE",
+      .help = "only so far from there",
+      .minimum = 1 },
+};
+
+static const struct api_field policy_set_fields[] = {
     FIELD_VOLUME,
+    { .name = "rules",
+      .type = API_TYPE_RULES,
+      .label = "DURATION --keep N [--immutable DURATION]",
+      .help = "make a snapshot so often, keep the newest N of them, and let nobody delete them for "
+              "so long; may be repeated, for up to 8 rules. They replace those that there were" },
+    { .name = "off",
+      .type = API_TYPE_BOOL,
+      .help = "make none any more; those that are there stay" },
+    { .name = "show",
+      .type = API_TYPE_BOOL,
+      .flags = API_LOCAL,
+      .help = "change nothing and show the rules; also without any option" },
+};
+
+static const struct api_field policy_list_fields[] = {
+    FIELD_SCOPE,
+};
+
+static const struct api_field export_create_fields[] = {
+    FIELD_VIEW("the volume, or a snapshot, which hosts can only read"),
     { .name = "protocol",
       .type = API_TYPE_CHOICE,
       .flags = API_POSITIONAL | API_REQUIRED,
@@ -166,9 +301,9 @@ static const struct api_field export_create_fields[] = {
     { .name = "name",
       .type = API_TYPE_STRING,
       .label = "NAME",
-      .help = "what hosts ask for (default POOL/VOLUME)",
+      .help = "what hosts ask for (default POOL/VOLUME[@SNAPSHOT])",
       .minimum = 1,
-      .maximum = API_VOLUME_BYTES_MAX },
+      .maximum = API_EXPORT_BYTES_MAX },
     { .name = "read_only", .type = API_TYPE_BOOL, .help = "hosts may not write" },
     { .name = "exclusive", .type = API_TYPE_BOOL, .help = "one host at a time" },
     { .name = "hosts",
@@ -192,7 +327,7 @@ static const struct api_field export_create_fields[] = {
 };
 
 static const struct api_field export_delete_fields[] = {
-    FIELD_VOLUME,
+    FIELD_VIEW("the volume, or a snapshot"),
     { .name = "protocol",
       .type = API_TYPE_CHOICE,
       .flags = API_POSITIONAL,
@@ -215,10 +350,10 @@ static const struct api_field export_list_fields[] = {
 
 static const struct api_field session_list_fields[] = {
     { .name = "volume",
-      .type = API_TYPE_VOLUME,
+      .type = API_TYPE_VIEW,
       .flags = API_POSITIONAL,
-      .label = "POOL/VOLUME",
-      .help = "only hosts of this volume" },
+      .label = "POOL/VOLUME[@SNAPSHOT]",
+      .help = "only hosts of this volume or snapshot" },
 };
 
 static const struct api_field session_drop_fields[] = {
@@ -278,7 +413,7 @@ static const struct api_field event_list_fields[] = {
 };
 
 static const struct api_field attach_fields[] = {
-    FIELD_VOLUME,
+    FIELD_VIEW("the volume, or a snapshot"),
     { .name = "for",
       .type = API_TYPE_CHOICE,
       .flags = API_LOCAL,
@@ -489,12 +624,14 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .words = "delete",
         .method = API_METHOD_DELETE,
         .path = API_PREFIX "/volumes/{volume}",
-        .action = "delete volume {volume}",
-        .done = "volume {volume} deleted",
-        .summary = "delete a volume and its data",
-        .description = "Asks nothing, but is refused while the volume is exported or attached. "
-                       "The name is gone at once; its space comes back in the background.",
-        FIELDS(volume_fields),
+        .action = "delete {volume}",
+        .summary = "delete a volume and its data, or snapshots",
+        .description = "Asks nothing, but is refused while the volume or snapshot is exported or "
+                       "attached, and for a snapshot that is immutable. The name is gone at once; "
+                       "the space that nobody else needs comes back in the background. Snapshots "
+                       "can be deleted in any order, and so can what clones were made from.",
+        .example = "volctl delete fast/vm1@monday fast/vm1@tuesday --dry-run",
+        FIELDS(volume_delete_fields),
         .reply = &api_shape_deleted,
         .waits = true,
     },
@@ -515,14 +652,123 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         FIELDS(volume_accept_loss_fields),
         .reply = &api_shape_volume,
     },
+    [API_SNAPSHOT_CREATE] = {
+        .id = API_SNAPSHOT_CREATE,
+        .words = "snapshot",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/snapshots",
+        .action = "take a snapshot of {volumes}",
+        .summary = "take a snapshot of a volume, or of several at one instant",
+        .description = "Takes as long for large volumes as for small ones, copies nothing, and "
+                       "hosts go on writing. What a host has been told is written is in it. Of "
+                       "several volumes all are taken, at one instant, or none.",
+        .example = "volctl snapshot fast/database fast/log --name before-upgrade",
+        FIELDS(snapshot_create_fields),
+        .reply = &api_shape_snapshot,
+        .reply_list = "snapshots",
+    },
+    [API_SNAPSHOT_LIST] = {
+        .id = API_SNAPSHOT_LIST,
+        .words = "snapshots",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/snapshots",
+        .action = "list snapshots",
+        .summary = "list snapshots and the space that they hold",
+        .description = "EXCLUSIVE is what deleting that snapshot alone would free; \"volctl delete "
+                       "--dry-run\" tells it for any set of them.",
+        .example = "volctl snapshots fast/vm1",
+        FIELDS(snapshot_list_fields),
+        .reply = &api_shape_snapshot,
+        .reply_list = "snapshots",
+    },
+    [API_SNAPSHOT_PROTECT] = {
+        .id = API_SNAPSHOT_PROTECT,
+        .words = "protect",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/snapshots/{snapshot}/protect",
+        .action = "protect snapshot {snapshot}",
+        .done = "snapshot {snapshot} is immutable",
+        .summary = "let nobody delete a snapshot for some time",
+        .description = "Not even an administrator can delete it, or shorten that time; it can only "
+                       "be prolonged. Setting the clock of the machine does not help.",
+        .example = "volctl protect fast/vm1@monthly 30d",
+        FIELDS(snapshot_protect_fields),
+        .reply = &api_shape_snapshot,
+    },
+    [API_VOLUME_CLONE] = {
+        .id = API_VOLUME_CLONE,
+        .words = "clone",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/clones",
+        .action = "clone {source} to {volume}",
+        .done = "volume {volume} begins as {source}",
+        .summary = "make a volume that begins as a snapshot or another volume",
+        .description = "Copies no data: blocks are shared until one of them is written. Clone and "
+                       "origin are independent; each can be deleted while the other one is used.",
+        .example = "volctl clone fast/golden@v7 fast/vm8",
+        FIELDS(volume_clone_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_ROLLBACK] = {
+        .id = API_VOLUME_ROLLBACK,
+        .words = "rollback",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/snapshots/{snapshot}/rollback",
+        .action = "roll back to {snapshot}",
+        .done = "the volume is what {snapshot} is",
+        .summary = "make a volume what one of its snapshots is",
+        .description = "What was written since is gone, unless a later snapshot holds it: all "
+                       "snapshots stay, later ones too. Refused while a host is attached.",
+        .example = "volctl rollback fast/vm1@before-upgrade",
+        FIELDS(volume_rollback_fields),
+        .reply = &api_shape_volume,
+    },
+    [API_VOLUME_DIFF] = {
+        .id = API_VOLUME_DIFF,
+        .words = "diff",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/diff",
+        .action = "compare {from}",
+        .summary = "list the blocks that have changed since a snapshot",
+        .description = "Exact to 4 KiB, and no slower for large volumes. For backups compare two "
+                       "snapshots: a volume goes on changing while it is looked at. The API "
+                       "answers in parts; volctl asks for all of them.",
+        .example = "volctl diff fast/vm1@monday fast/vm1@tuesday --json",
+        FIELDS(volume_diff_fields),
+        .reply = &api_shape_diff,
+    },
+    [API_POLICY_SET] = {
+        .id = API_POLICY_SET,
+        .words = "snapshot-policy",
+        .method = API_METHOD_POST,
+        .path = API_PREFIX "/volumes/{volume}/snapshot-policy",
+        .action = "set the snapshot policy of volume {volume}",
+        .summary = "make and delete snapshots of a volume by a schedule",
+        .description = "They are made at multiples of that time in UTC and are called by it. Each "
+                       "rule deletes only what was made for it.",
+        .example = "volctl snapshot-policy fast/vm1 --every 15m --keep 8 --every 1d --keep 14",
+        FIELDS(policy_set_fields),
+        .reply = &api_shape_policy,
+    },
+    [API_POLICY_LIST] = {
+        .id = API_POLICY_LIST,
+        .words = "snapshot-policies",
+        .method = API_METHOD_GET,
+        .path = API_PREFIX "/snapshot-policies",
+        .action = "list snapshot policies",
+        .summary = "list the schedules of snapshots",
+        FIELDS(policy_list_fields),
+        .reply = &api_shape_policy,
+        .reply_list = "policies",
+    },
     [API_EXPORT_CREATE] = {
         .id = API_EXPORT_CREATE,
         .words = "export",
         .method = API_METHOD_POST,
         .path = API_PREFIX "/exports",
-        .action = "export volume {volume}",
-        .done = "volume {volume} exported; \"volctl attach {volume}\" tells how to use it",
-        .summary = "let hosts reach a volume",
+        .action = "export {volume}",
+        .done = "{volume} exported; \"volctl attach {volume}\" tells how to use it",
+        .summary = "let hosts reach a volume or a snapshot",
         .description = "Rules of an export hold for hosts that attach; to change them, unexport "
                        "and export again.",
         .example = "volctl export fast/vm1 nbd --host 10.1.2.0/24 --host tls:web1 --tls required",
@@ -534,9 +780,9 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .words = "unexport",
         .method = API_METHOD_DELETE,
         .path = API_PREFIX "/exports/{volume}",
-        .action = "unexport volume {volume}",
-        .done = "volume {volume} is no longer exported",
-        .summary = "let hosts no longer reach a volume",
+        .action = "unexport {volume}",
+        .done = "{volume} is no longer exported",
+        .summary = "let hosts no longer reach a volume or a snapshot",
         FIELDS(export_delete_fields),
         .reply = &api_shape_deleted,
     },
@@ -658,7 +904,7 @@ static const struct api_command commands[API_COMMAND_COUNT] = {
         .id = API_ATTACH,
         .words = "attach",
         .method = API_METHOD_LOCAL,
-        .action = "attach volume {volume}",
+        .action = "attach {volume}",
         .summary = "print what to paste on a host to use an exported volume",
         .example = "volctl attach fast/vm1 --for qemu",
         FIELDS(attach_fields),
@@ -682,89 +928,4 @@ api_command(enum api_command_id id)
     ASSERT_OP((int)id, <, (int)API_COMMAND_COUNT);
     ASSERT(commands[id].words != NULL);
     return &commands[id];
-}
-
-/* How many of `words` the command's own words are; 0: they differ. */
-static size_t
-words_matched(const char *own, char *const *words, size_t count)
-{
-    size_t matched = 0;
-    while (*own != '\0') {
-        size_t length = strcspn(own, " ");
-        if (matched == count || strlen(words[matched]) != length ||
-            strncmp(words[matched], own, length) != 0) {
-            return 0;
-        }
-        matched++;
-        own += length;
-        own += *own == ' ';
-    }
-    return matched;
-}
-
-const struct api_command *
-api_command_by_words(char *const *words, size_t count, size_t *ret_words)
-{
-    const struct api_command *best = NULL;
-    size_t best_matched = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-        size_t matched = words_matched(commands[i].words, words, count);
-        if (matched > best_matched) {
-            best = &commands[i];
-            best_matched = matched;
-        }
-    }
-    if (best != NULL) {
-        *ret_words = best_matched;
-    }
-    return best;
-}
-
-int
-api_field_index(const struct api_command *command, const char *name)
-{
-    ASSERT_OP(command->field_count, <=, (size_t)API_FIELDS_MAX);
-    for (size_t i = 0; i < command->field_count; i++) {
-        if (strcmp(command->fields[i].name, name) == 0) {
-            return (int)i;
-        }
-    }
-    return -1;
-}
-
-bool
-api_field_in_path(const struct api_command *command, const struct api_field *field)
-{
-    size_t length = strlen(field->name);
-    const char *at = command->path;
-    ASSERT(length > 0);
-    while (at != NULL && (at = strchr(at, '{')) != NULL) {
-        at++;
-        if (strncmp(at, field->name, length) == 0 && at[length] == '}') {
-            return true;
-        }
-    }
-    return false;
-}
-
-const char *
-api_method_name(enum api_method method)
-{
-    static const char *const names[] = { "", "GET", "POST", "DELETE" };
-    ASSERT_OP((size_t)method, <, ARRAY_SIZE(names));
-    return names[method];
-}
-
-const char *
-api_type_name(enum api_type type)
-{
-    static const char *const names[] = {
-        [API_TYPE_NAME] = "name",       [API_TYPE_VOLUME] = "volume", [API_TYPE_STRING] = "string",
-        [API_TYPE_CHOICE] = "choice",   [API_TYPE_TIER] = "tier",     [API_TYPE_SIZE] = "size",
-        [API_TYPE_NUMBER] = "number",   [API_TYPE_BOOL] = "bool",     [API_TYPE_DISKS] = "disks",
-        [API_TYPE_TIME] = "time",       [API_TYPE_OBJECT] = "object", [API_TYPE_LIST] = "list",
-        [API_TYPE_STRINGS] = "strings",
-    };
-    ASSERT_OP((size_t)type, <, ARRAY_SIZE(names));
-    return names[type];
 }

@@ -26,7 +26,8 @@ static const struct error_rule rules[] = {
     { EACCES, 403, "" },
     { EPERM, 403, "" },
     { ENOENT, 404,
-      "See what there is with \"volctl list\", \"volctl pool list\" or \"volctl session list\"." },
+      "See what there is with \"volctl list\", \"volctl snapshots\", \"volctl pool list\" or "
+      "\"volctl session list\"." },
     { EEXIST, 409, "Choose another name." },
     { EALREADY, 409, "" },
     { EBUSY, 409,
@@ -34,6 +35,7 @@ static const struct error_rule rules[] = {
       "again." },
     { ENOTEMPTY, 409, "" },
     { ENOSPC, 507, "Add a disk with \"volctl pool add\", or delete what is no longer needed." },
+    { EXDEV, 400, "" },
     { EROFS, 409, "See \"volctl status\" for why it cannot be written." },
     { ETIMEDOUT, 504, "See \"volctl status\" and \"volctl events\" for disks that do not answer." },
     { ESHUTDOWN, 503, "The daemon is ending; try again when it has been started again." },

@@ -11,12 +11,12 @@
 /* ---- client: values to URL ---- */
 
 static void
-append_escaped(struct byte_buffer *to, const char *text, bool keep_slash)
+append_escaped(struct byte_buffer *to, const char *text, bool in_path)
 {
     static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                      "0123456789-._~";
     for (; *text != '\0'; text++) {
-        if (strchr(unreserved, *text) != NULL || (keep_slash && *text == '/')) {
+        if (strchr(unreserved, *text) != NULL || (in_path && strchr("/@", *text) != NULL)) {
             byte_buffer_append_u8(to, (uint8_t)*text);
         } else {
             byte_buffer_append_format(to, "%%%02X", (unsigned)(unsigned char)*text);
@@ -28,7 +28,15 @@ static void
 append_value(struct byte_buffer *to, const struct api_field *field, const struct api_value *value,
              bool in_path)
 {
-    ASSERT(field->type != API_TYPE_DISKS && field->type != API_TYPE_STRINGS);
+    ASSERT(field->type != API_TYPE_DISKS && field->type != API_TYPE_STRINGS &&
+           field->type != API_TYPE_RULES);
+    for (size_t i = 0; i < value->string_count; i++) {
+        byte_buffer_append_format(to, "%s", i > 0 ? "," : "");
+        append_escaped(to, value->strings[i], in_path);
+    }
+    if (field->type == API_TYPE_VIEWS) {
+        return;
+    }
     if (value->text != NULL) {
         append_escaped(to, value->text, in_path);
     } else if (field->type == API_TYPE_BOOL) {
@@ -81,6 +89,20 @@ api_arguments_encode_url(const struct api_arguments *arguments, struct byte_buff
 }
 
 static json_t *
+encode_rules(const struct api_value *value)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < value->rule_count; i++) {
+        const struct api_rule *rule = &value->rules[i];
+        json_array_append_new(list, json_pack("{s:I, s:I, s:I}", "every_seconds",
+                                              (json_int_t)rule->every_seconds, "keep",
+                                              (json_int_t)rule->keep, "immutable_seconds",
+                                              (json_int_t)rule->immutable_seconds));
+    }
+    return list;
+}
+
+static json_t *
 encode_value(const struct api_field *field, const struct api_value *value)
 {
     if (field->type == API_TYPE_DISKS) {
@@ -91,7 +113,10 @@ encode_value(const struct api_field *field, const struct api_value *value)
         }
         return list;
     }
-    if (field->type == API_TYPE_STRINGS) {
+    if (field->type == API_TYPE_RULES) {
+        return encode_rules(value);
+    }
+    if (field->type == API_TYPE_STRINGS || field->type == API_TYPE_VIEWS) {
         json_t *list = json_array();
         for (size_t i = 0; i < value->string_count; i++) {
             json_array_append_new(list, json_string(value->strings[i]));
@@ -126,12 +151,14 @@ api_arguments_encode_body(const struct api_arguments *arguments)
 
 /* ---- server: URL to values ---- */
 
-/* Up to the end of one segment, or of two for a volume. */
+/* Up to the end of one segment, or of two for a volume or snapshot. */
 static size_t
 segment_length(const struct api_field *field, const char *path)
 {
     size_t length = strcspn(path, "/");
-    if (field->type == API_TYPE_VOLUME && path[length] == '/') {
+    bool two = field->type == API_TYPE_VOLUME || field->type == API_TYPE_SNAPSHOT ||
+               field->type == API_TYPE_VIEW;
+    if (two && path[length] == '/') {
         length += 1 + strcspn(path + length + 1, "/");
     }
     return length;
@@ -154,7 +181,7 @@ match_path(const struct api_command *command, const char *path, struct api_argum
             continue;
         }
         const struct api_field *field = path_field(command, &at);
-        char value[API_VOLUME_BYTES_MAX + 1];
+        char value[API_VIEW_BYTES_MAX + 1];
         size_t length = segment_length(field, path);
         if (length == 0 || length >= sizeof(value)) {
             return 0;

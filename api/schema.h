@@ -14,7 +14,8 @@
  * Invariants
  *  A1  A field whose name stands in braces in the path travels there. The others travel in the
  *      query string of GET and DELETE, and in the JSON object that is the body of POST.
- *  A2  Sizes are integers of bytes on the wire, always; text like 10G exists on command lines only.
+ *  A2  Sizes are integers of bytes and durations are integers of seconds on the wire, always; text
+ *      like 10G or 15m exists on command lines only.
  *  A3  What the decoder lets through satisfies the table: required fields are there, numbers are
  *      within their limits, names are names. Code behind it asserts and does not check again.
  *  A4  An unknown field is an error, never ignored: a misspelt "forse" must not be a silent no.
@@ -32,10 +33,15 @@ enum {
     API_FIELDS_MAX = 12,         /* of one command */
     API_NAME_BYTES_MAX = 127,    /* of a pool or volume name, without the NUL */
     API_VOLUME_BYTES_MAX = 255,  /* "POOL/VOLUME" */
+    API_VIEW_BYTES_MAX = 383,    /* "POOL/VOLUME@SNAPSHOT" */
+    API_EXPORT_BYTES_MAX = 255,  /* of a name that hosts ask for */
     API_DISK_BYTES_MAX = 1023,   /* of a DISK text */
     API_HOST_BYTES_MAX = 135,    /* of a HOST that may use an export */
     API_DISKS_MAX = 1024,        /* in one command */
     API_STRINGS_MAX = 64,        /* in one field */
+    API_VIEWS_MAX = 256,         /* in one field */
+    API_RULES_MAX = 8,           /* of one schedule */
+    API_RULE_KEEP_MAX = 10000,
     API_BODY_BYTES_MAX = 4 << 20, /* of a request; more than any valid one */
 };
 
@@ -46,11 +52,15 @@ enum {
 enum api_type {
     API_TYPE_NAME,   /* 1 to 127 of A-Z a-z 0-9 . _ -, not beginning with . or - */
     API_TYPE_VOLUME, /* "POOL/VOLUME", both of them names */
+    API_TYPE_SNAPSHOT, /* "POOL/VOLUME@SNAPSHOT", all of them names */
+    API_TYPE_VIEW,   /* "POOL/VOLUME" or "POOL/VOLUME@SNAPSHOT" */
+    API_TYPE_SCOPE,  /* "POOL" or "POOL/VOLUME" */
     API_TYPE_STRING, /* text without control characters, minimum to maximum bytes */
     API_TYPE_CHOICE, /* one of `choices` */
     API_TYPE_TIER,   /* text: "auto", or a number from 0 to 254 */
     API_TYPE_SIZE,   /* bytes; see A2 */
     API_TYPE_NUMBER, /* integer from minimum to maximum */
+    API_TYPE_DURATION, /* seconds from minimum to maximum; see A2 */
     API_TYPE_BOOL,
     API_TYPE_DISKS, /* list of {"disk": TEXT, "tier": NUMBER}; on command lines DISK[,tier=N]... */
     /* In replies only. */
@@ -58,7 +68,11 @@ enum api_type {
     API_TYPE_OBJECT, /* of `shape` */
     API_TYPE_LIST,   /* of objects of `shape` */
     /* Both. */
-    API_TYPE_STRINGS /* list of text; on command lines an option without its s, repeated */
+    API_TYPE_STRINGS, /* list of text; on command lines an option without its s, repeated */
+    API_TYPE_VIEWS,   /* list of VIEW; on command lines words; in a query separated by commas */
+    /* List of {"every_seconds": DURATION, "keep": NUMBER, "immutable_seconds": DURATION}; on
+     * command lines --every DURATION --keep N [--immutable DURATION], repeated. */
+    API_TYPE_RULES
 };
 const char *api_type_name(enum api_type type);
 
@@ -69,12 +83,12 @@ enum api_field_flags {
 };
 
 struct api_field {
-    const char *name; /* in JSON; as an option without _bytes (STRINGS: s), and with - for _ */
+    const char *name; /* in JSON; as an option without its unit (STRINGS: s), and with - for _ */
     enum api_type type;
     uint32_t flags;
     const char *label; /* what stands for the value in a usage line, such as SIZE */
     const char *help;
-    uint64_t minimum; /* SIZE, NUMBER: of the value; STRING, STRINGS: of its (their) bytes */
+    uint64_t minimum; /* of the value where it is a number; STRING, STRINGS: of its (their) bytes */
     uint64_t maximum; /* inclusive; 0: no limit but the type's */
     const char *const *choices; /* CHOICE, SIZE, NUMBER (in decimal); ends with NULL */
 };
@@ -123,6 +137,14 @@ enum api_command_id {
     API_VOLUME_RESERVE,
     API_VOLUME_DELETE,
     API_VOLUME_ACCEPT_LOSS,
+    API_SNAPSHOT_CREATE,
+    API_SNAPSHOT_LIST,
+    API_SNAPSHOT_PROTECT,
+    API_VOLUME_CLONE,
+    API_VOLUME_ROLLBACK,
+    API_VOLUME_DIFF,
+    API_POLICY_SET,
+    API_POLICY_LIST,
     API_EXPORT_CREATE,
     API_EXPORT_DELETE,
     API_EXPORT_LIST,

@@ -71,7 +71,16 @@ SHAPE(pool, "A pool: disks plus one address map.", pool_fields);
 static const struct api_reply_field volume_fields[] = {
     { "volume", API_TYPE_VOLUME, API_COLUMN, "VOLUME", "POOL/VOLUME", NULL },
     { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "what hosts see", NULL },
-    { "mapped_bytes", API_TYPE_SIZE, API_COLUMN, "MAPPED", "space of the pool that it holds",
+    { "mapped_bytes", API_TYPE_SIZE, API_COLUMN, "MAPPED",
+      "space of the pool that its data is in, shared with others or not", NULL },
+    { "exclusive_bytes", API_TYPE_SIZE, API_OPTIONAL, "EXCLUSIVE",
+      "of it, what deleting the volume alone would free; where one volume is shown", NULL },
+    { "shared_bytes", API_TYPE_SIZE, API_OPTIONAL, "SHARED",
+      "the rest of it, which snapshots, clones or its origin need, too", NULL },
+    { "snapshot_count", API_TYPE_NUMBER, API_COLUMN, "SNAPSHOTS", "snapshots of it", NULL },
+    { "origin", API_TYPE_STRING, 0, "ORIGIN",
+      "what it was cloned from, as long as it shares data with it; otherwise empty", NULL },
+    { "snapshot_policy", API_TYPE_BOOL, 0, "SNAPSHOT POLICY", "a schedule makes snapshots of it",
       NULL },
     { "reserve_bytes", API_TYPE_SIZE, API_COLUMN, "RESERVE", "space that it is sure to have",
       NULL },
@@ -92,8 +101,77 @@ static const struct api_reply_field volume_fields[] = {
 };
 SHAPE(volume, "A volume: a thin virtual disk.", volume_fields);
 
-static const struct api_reply_field export_fields[] = {
+static const struct api_reply_field snapshot_fields[] = {
+    { "snapshot", API_TYPE_SNAPSHOT, API_COLUMN, "SNAPSHOT",
+      "POOL/VOLUME@SNAPSHOT; a number with # stands for a name that has been deleted", NULL },
+    { "created", API_TYPE_TIME, API_COLUMN, "CREATED", "the instant that it shows", NULL },
+    { "size_bytes", API_TYPE_SIZE, API_COLUMN, "SIZE", "what hosts see", NULL },
+    { "mapped_bytes", API_TYPE_SIZE, API_COLUMN, "MAPPED",
+      "space of the pool that its data is in, shared with others or not", NULL },
+    { "exclusive_bytes", API_TYPE_SIZE, API_COLUMN | API_OPTIONAL, "EXCLUSIVE",
+      "of it, what deleting this snapshot alone would free; where snapshots are listed", NULL },
+    { "shared_bytes", API_TYPE_SIZE, API_COLUMN | API_OPTIONAL, "SHARED",
+      "the rest of it, which the volume, other snapshots or clones need, too", NULL },
+    { "immutable_until", API_TYPE_TIME, API_COLUMN, "IMMUTABLE UNTIL",
+      "nobody can delete it before; empty: it can be deleted", NULL },
+    { "rules", API_TYPE_STRINGS, API_COLUMN, "RULES",
+      "numbers of the rules of the volume's policy that it was made for; none: by hand", NULL },
+    { "state", API_TYPE_STRING, API_COLUMN, "STATE",
+      "kept; in use: it is exported or read; kept for clones: it was deleted and has no name, but "
+      "clones need it",
+      NULL },
+    { "clone_count", API_TYPE_NUMBER, API_COLUMN, "CLONES", "volumes that begin as it and need it",
+      NULL },
+    { "export_count", API_TYPE_NUMBER, 0, "EXPORTS", "ways to reach it", NULL },
+    { "reader_count", API_TYPE_NUMBER, 0, "READERS", "hosts and comparisons that read it now",
+      NULL },
+    { "group", API_TYPE_STRING, 0, "GROUP",
+      "the same for all that were taken at one instant; empty: it was alone", NULL },
+    { "guid", API_TYPE_STRING, 0, "GUID", "identity for hosts, for life", NULL },
+    { "id", API_TYPE_NUMBER, 0, "ID", "number in the pool's metadata", NULL },
+};
+SHAPE(snapshot, "A snapshot: what a volume was at one instant.", snapshot_fields);
+
+static const struct api_reply_field run_fields[] = {
+    { "offset_bytes", API_TYPE_SIZE, API_COLUMN, "OFFSET", "where it begins", NULL },
+    { "length_bytes", API_TYPE_SIZE, API_COLUMN, "LENGTH", "multiple of 4096, but at the end",
+      NULL },
+};
+SHAPE(run, "Blocks one after the other.", run_fields);
+
+static const struct api_reply_field diff_fields[] = {
+    { "from", API_TYPE_SNAPSHOT, 0, "FROM", "the older state", NULL },
+    { "to", API_TYPE_VIEW, 0, "TO", "the newer state", NULL },
+    { "size_bytes", API_TYPE_SIZE, 0, "SIZE", "of the newer state", NULL },
+    { "changed_bytes", API_TYPE_SIZE, 0, "CHANGED", "length of all runs together", NULL },
+    { "runs", API_TYPE_LIST, 0, "RUNS", "what has changed, in ascending order", &api_shape_run },
+    { "next_offset_bytes", API_TYPE_SIZE, API_OPTIONAL, "NEXT OFFSET",
+      "ask for the rest with this offset; null: there is no more", NULL },
+};
+SHAPE(diff, "Blocks that differ between two states of a volume, or a part of them.", diff_fields);
+
+static const struct api_reply_field rule_fields[] = {
+    { "number", API_TYPE_NUMBER, API_COLUMN, "RULE", "from 1", NULL },
+    { "every_seconds", API_TYPE_DURATION, API_COLUMN, "EVERY", "a snapshot is made so often",
+      NULL },
+    { "keep", API_TYPE_NUMBER, API_COLUMN, "KEEP", "so many of the newest stay", NULL },
+    { "immutable_seconds", API_TYPE_DURATION, API_COLUMN, "IMMUTABLE",
+      "nobody can delete them for so long; 0: they can be deleted", NULL },
+};
+SHAPE(rule, "A rule of a schedule of snapshots.", rule_fields);
+
+static const struct api_reply_field policy_fields[] = {
     { "volume", API_TYPE_VOLUME, API_COLUMN, "VOLUME", "POOL/VOLUME", NULL },
+    { "summary", API_TYPE_STRING, API_COLUMN, "RULES", "its rules, for people", NULL },
+    { "next", API_TYPE_TIME, API_COLUMN, "NEXT", "when the next snapshot is due", NULL },
+    { "failed", API_TYPE_TIME, 0, "FAILED", "when the last one could not be made, if so", NULL },
+    { "problem", API_TYPE_STRING, API_COLUMN, "PROBLEM", "why; empty: it was made", NULL },
+    { "rules", API_TYPE_LIST, 0, "RULES", "none: no snapshots are made", &api_shape_rule },
+};
+SHAPE(policy, "A schedule by which snapshots of a volume are made and deleted.", policy_fields);
+
+static const struct api_reply_field export_fields[] = {
+    { "volume", API_TYPE_VIEW, API_COLUMN, "VOLUME", "POOL/VOLUME or POOL/VOLUME@SNAPSHOT", NULL },
     { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd", NULL },
     { "name", API_TYPE_STRING, API_COLUMN, "NAME", "what hosts ask for", NULL },
     { "read_only", API_TYPE_BOOL, API_COLUMN, "READ ONLY", "hosts may not write", NULL },
@@ -108,7 +186,7 @@ SHAPE(export, "An export: a volume that hosts can reach by a protocol.", export_
 
 static const struct api_reply_field session_fields[] = {
     { "id", API_TYPE_NUMBER, API_COLUMN, "ID", "unique while the daemon runs", NULL },
-    { "volume", API_TYPE_VOLUME, API_COLUMN, "VOLUME", "POOL/VOLUME", NULL },
+    { "volume", API_TYPE_VIEW, API_COLUMN, "VOLUME", "POOL/VOLUME or POOL/VOLUME@SNAPSHOT", NULL },
     { "protocol", API_TYPE_STRING, API_COLUMN, "PROTOCOL", "nbd", NULL },
     { "peer", API_TYPE_STRING, API_COLUMN, "PEER", "address of the host", NULL },
     { "identity", API_TYPE_STRING, API_COLUMN, "IDENTITY",
@@ -204,6 +282,11 @@ static const struct api_reply_field deleted_fields[] = {
     { "deleted", API_TYPE_STRING, 0, "DELETED", "what is gone", NULL },
     { "job", API_TYPE_OBJECT, API_OPTIONAL, "JOB",
       "the job that gives its space back; null when there is none", &api_shape_job },
+    { "dry_run", API_TYPE_BOOL, API_OPTIONAL, "DRY RUN", "nothing was changed", NULL },
+    { "freed_bytes", API_TYPE_SIZE, API_OPTIONAL, "FREED", "of a dry run: what it would free",
+      NULL },
+    { "unnamed_count", API_TYPE_NUMBER, API_OPTIONAL, "UNNAMED",
+      "snapshots that stay without a name until the clones that need them are gone", NULL },
 };
 SHAPE(deleted, "What was deleted.", deleted_fields);
 
@@ -251,7 +334,9 @@ api_shape(size_t index)
 {
     static const struct api_shape *const shapes[] = {
         &api_shape_status, &api_shape_listener, &api_shape_pool,   &api_shape_disk,
-        &api_shape_volume, &api_shape_counters, &api_shape_export, &api_shape_session,
+        &api_shape_volume, &api_shape_counters, &api_shape_snapshot, &api_shape_diff,
+        &api_shape_run,    &api_shape_policy,   &api_shape_rule,   &api_shape_export,
+        &api_shape_session,
         &api_shape_job,    &api_shape_event,    &api_shape_check,  &api_shape_finding,
         &api_shape_deleted, &api_shape_dropped, &api_shape_block,
         &api_shape_error,

@@ -305,6 +305,10 @@ print_export(struct attach *attach, const json_t *export, const json_t *listener
         make_uri(&target);
         /* QEMU wants letters, digits and -._ in a node's name, and at most 31 of them. */
         snprintf(target.node, sizeof(target.node), "v%s", strchr(attach->volume, '/') + 1);
+        char *at = strchr(target.node, '@');
+        if (at != NULL) {
+            *at = '.';
+        }
         print_target(attach->cli, &target, address, attach->wanted, attach->list);
         attach->found++;
     }
@@ -325,7 +329,7 @@ print_all(struct attach *attach, const json_t *exports, const json_t *listeners)
     }
     char what[320];
     char remedy[320];
-    snprintf(what, sizeof(what), "cannot attach volume %s", attach->volume);
+    snprintf(what, sizeof(what), "cannot attach %s", attach->volume);
     if (exported == 0) {
         snprintf(remedy, sizeof(remedy), "volctl export %s nbd", attach->volume);
         return cli_fail(attach->cli, what, "it is not exported", remedy, -ENOENT);

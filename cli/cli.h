@@ -55,6 +55,8 @@ enum {
     CLI_OPTION_SIZE = 40
 };
 const char *cli_option_name(const struct api_field *field, char text[static CLI_OPTION_SIZE]);
+/* Words, as many as there are. */
+bool cli_takes_the_rest(const struct api_field *field);
 
 /* The words that are no row of the command table: "help", "completion" ...; ends with NULL. */
 extern const char *const cli_own_words[];
@@ -136,6 +138,14 @@ enum cli_exit cli_top(struct cli *cli, const struct api_arguments *arguments);
 enum cli_exit cli_follow_events(struct cli *cli, const struct api_arguments *arguments);
 /* Print jobs as they change; with an id to the end of that job, which decides the status. */
 enum cli_exit cli_follow_jobs(struct cli *cli, const struct api_arguments *arguments);
+/* Tell what was deleted, or what would be freed; with --wait until it is. */
+enum cli_exit cli_delete(struct cli *cli, const struct api_arguments *arguments);
+/* The table, and what all of them are together. */
+enum cli_exit cli_list_snapshots(struct cli *cli, const struct api_arguments *arguments);
+/* All parts of a comparison, as they come. */
+enum cli_exit cli_diff(struct cli *cli, const struct api_arguments *arguments);
+/* Set the rules, or show them. */
+enum cli_exit cli_snapshot_policy(struct cli *cli, const struct api_arguments *arguments);
 /* Begin a check, wait for its end, tell what it found. CLI_FAILED: errors, or it failed. */
 enum cli_exit cli_check(struct cli *cli, const struct api_arguments *arguments);
 /* Until the job of a reply has ended; null is no job. */

@@ -47,6 +47,9 @@ print_options(FILE *to, const struct api_command *command)
         if ((command->fields[i].flags & API_POSITIONAL) == 0) {
             fprintf(to, "--%s ", cli_option_name(&command->fields[i], option));
         }
+        if (command->fields[i].type == API_TYPE_RULES) {
+            fputs("--keep --immutable ", to);
+        }
     }
 }
 
@@ -55,7 +58,13 @@ value_source(const struct api_field *field)
 {
     switch (field->type) {
     case API_TYPE_VOLUME:
+    case API_TYPE_SCOPE:
         return "volumes";
+    case API_TYPE_SNAPSHOT:
+        return "snapshots";
+    case API_TYPE_VIEW:
+    case API_TYPE_VIEWS:
+        return "views";
     case API_TYPE_NAME:
         return strcmp(field->name, "pool") == 0 ? "pools" : "none";
     case API_TYPE_DISKS:
@@ -97,7 +106,7 @@ bash_command(FILE *to, const struct api_command *command)
         if ((field->flags & API_POSITIONAL) != 0) {
             fprintf(to, " \"%s", value_source(field));
             print_choices(to, field);
-            fputs("\"", to);
+            fputs(cli_takes_the_rest(field) ? " rest\"" : "\"", to);
         }
     }
     fputs(" )\n        ;;\n", to);
@@ -125,9 +134,10 @@ bash_groups(FILE *to)
 }
 
 static void
-generate_bash(FILE *to)
+bash_values(FILE *to)
 {
     fputs("# bash completion for volctl; made by \"volctl completion bash\"\n"
+          "COMP_WORDBREAKS=${COMP_WORDBREAKS//@} # it is part of the names of snapshots\n"
           "_volctl_names()\n{\n"
           "    volctl \"${_volctl_socket[@]}\" --timeout 2 --json $1 2>/dev/null |\n"
           "        grep -o \"\\\"$2\\\":\\\"[^\\\"]*\\\"\" | cut -d'\"' -f4 | sort -u\n}\n\n"
@@ -136,12 +146,23 @@ generate_bash(FILE *to)
           "    case \"$kind\" in\n"
           "    volumes) COMPREPLY=( $(compgen -W \"$(_volctl_names list volume)\" -- "
           "\"$current\") ) ;;\n"
+          "    snapshots) COMPREPLY=( $(compgen -W \"$(_volctl_names snapshots snapshot)\" -- "
+          "\"$current\") ) ;;\n"
+          "    views) COMPREPLY=( $(compgen -W \"$(_volctl_names list volume) "
+          "$(_volctl_names snapshots snapshot)\" -- \"$current\") ) ;;\n"
           "    pools) COMPREPLY=( $(compgen -W \"$(_volctl_names 'pool list' pool)\" -- "
           "\"$current\") ) ;;\n"
           "    files) COMPREPLY=( $(compgen -f -- \"$current\") ) ;;\n"
           "    choices) COMPREPLY=( $(compgen -W \"$*\" -- \"$current\") ) ;;\n"
-          "    esac\n}\n\n"
-          "_volctl()\n{\n"
+          "    esac\n}\n\n",
+          to);
+}
+
+static void
+generate_bash(FILE *to)
+{
+    bash_values(to);
+    fputs("_volctl()\n{\n"
           "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
           "    local -a words=() positional=() _volctl_socket=()\n"
           "    local i options=\"\" value=\"\" command=\"\" count=0\n"
@@ -186,7 +207,7 @@ generate_bash(FILE *to)
     fprintf(to, "%s\" -- \"$current\") ); return\n    fi\n", global_options);
     fputs("    if (( count >= ${#positional[@]} && ${#positional[@]} > 0 )); then\n"
           "        count=$(( ${#positional[@]} - 1 ))\n"
-          "        [[ ${positional[count]} == files ]] || return\n"
+          "        [[ ${positional[count]} == *\" rest\" ]] || return\n"
           "    fi\n"
           "    if (( ${#positional[@]} > 0 )); then _volctl_value ${positional[count]}; fi\n"
           "}\n"
@@ -241,6 +262,10 @@ fish_command(FILE *to, const struct api_command *command)
         }
         if (strcmp(value_source(field), "volumes") == 0) {
             fputs(" -a '(__volctl_names list volume)'", to);
+        } else if (strcmp(value_source(field), "snapshots") == 0) {
+            fputs(" -a '(__volctl_names snapshots snapshot)'", to);
+        } else if (strcmp(value_source(field), "views") == 0) {
+            fputs(" -a '(__volctl_names list volume) (__volctl_names snapshots snapshot)'", to);
         } else if (strcmp(value_source(field), "pools") == 0) {
             fputs(" -a '(__volctl_names \"pool list\" pool)'", to);
         } else if (strcmp(value_source(field), "files") == 0) {
@@ -253,6 +278,10 @@ fish_command(FILE *to, const struct api_command *command)
         fputs(" -d ", to);
         fish_text(to, field->help);
         fputc('\n', to);
+        if (field->type == API_TYPE_RULES) {
+            fprintf(to, "complete -c volctl -n '%s' -l keep -r\n", condition);
+            fprintf(to, "complete -c volctl -n '%s' -l immutable -r\n", condition);
+        }
     }
 }
 

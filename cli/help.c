@@ -17,7 +17,7 @@ cli_print_usage(FILE *to, const struct api_command *command)
         char option[CLI_OPTION_SIZE];
         fprintf(to, required ? " " : " [");
         if ((field->flags & API_POSITIONAL) != 0) {
-            fprintf(to, "%s%s", field->label, field->type == API_TYPE_DISKS ? "..." : "");
+            fprintf(to, "%s%s", field->label, cli_takes_the_rest(field) ? "..." : "");
         } else {
             fprintf(to, "--%s", cli_option_name(field, option));
             if (field->type != API_TYPE_BOOL) {
@@ -25,7 +25,7 @@ cli_print_usage(FILE *to, const struct api_command *command)
             }
         }
         fprintf(to, required ? "" : "]");
-        fprintf(to, field->type == API_TYPE_STRINGS ? "..." : "");
+        fprintf(to, field->type == API_TYPE_STRINGS || field->type == API_TYPE_RULES ? "..." : "");
     }
 }
 
@@ -98,10 +98,10 @@ cli_print_help(FILE *to)
                 "Manage volumes, pools and exports of a volmgrd.\n\nCommands:\n");
     for (int id = 0; id < API_COMMAND_COUNT; id++) {
         const struct api_command *command = api_command((enum api_command_id)id);
-        fprintf(to, "  %-15s %s\n", command->words, command->summary);
+        fprintf(to, "  %-17s %s\n", command->words, command->summary);
     }
     fprintf(to,
-            "  %-15s %s\n  %-15s %s\n\n"
+            "  %-17s %s\n  %-17s %s\n\n"
             "Options of every command:\n"
             "  -s, --socket PATH|URL\n"
             "                      control socket of the daemon (default: $VOLCTL_SOCKET, or the\n"
@@ -115,7 +115,8 @@ cli_print_help(FILE *to)
             "  --timeout SECONDS   give up waiting for an answer\n"
             "  -h, --help          help, also of one command\n"
             "  --version           print the version\n\n"
-            "Sizes are written as 512M or 10G (powers of 1024).\n"
+            "Sizes are written as 512M or 10G (powers of 1024), durations as 90s, 15m, 12h, 7d "
+            "or 2w.\n"
             "Exit status: 0 done, 1 refused or failed, 2 usage.\n",
             "completion", "print a completion script for bash, zsh or fish", "help",
             "print help, also of one command");

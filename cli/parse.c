@@ -21,17 +21,36 @@ struct parser {
     size_t next_positional; /* index in the command's fields */
 };
 
+bool
+cli_takes_the_rest(const struct api_field *field)
+{
+    return (field->flags & API_POSITIONAL) != 0 &&
+           (field->type == API_TYPE_DISKS || field->type == API_TYPE_VIEWS);
+}
+
+static void
+cut_suffix(char *text, const char *suffix)
+{
+    size_t length = strlen(text);
+    size_t cut = strlen(suffix);
+    if (length > cut && strcmp(text + length - cut, suffix) == 0) {
+        text[length - cut] = '\0';
+    }
+}
+
 const char *
 cli_option_name(const struct api_field *field, char text[static CLI_OPTION_SIZE])
 {
-    static const char suffix[] = "_bytes";
-    size_t length = strlen(field->name);
-    ASSERT_OP(length + 1, <, (size_t)CLI_OPTION_SIZE);
-    memcpy(text, field->name, length + 1);
-    if (field->type == API_TYPE_STRINGS && text[length - 1] == 's') {
-        text[length - 1] = '\0'; /* one at a time */
-    } else if (length > sizeof(suffix) && strcmp(text + length - sizeof(suffix) + 1, suffix) == 0) {
-        text[length - sizeof(suffix) + 1] = '\0';
+    ASSERT_OP(strlen(field->name), <, (size_t)CLI_OPTION_SIZE);
+    snprintf(text, CLI_OPTION_SIZE, "%s", field->name);
+    if (field->type == API_TYPE_RULES) {
+        snprintf(text, CLI_OPTION_SIZE, "every"); /* which begins one */
+    } else if (field->type == API_TYPE_STRINGS) {
+        cut_suffix(text, "s"); /* one at a time */
+    } else if (field->type == API_TYPE_DURATION) {
+        cut_suffix(text, "_seconds");
+    } else {
+        cut_suffix(text, "_bytes");
     }
     for (char *at = text; *at != '\0'; at++) {
         *at = *at == '_' ? '-' : *at;
@@ -214,6 +233,39 @@ set_field(struct parser *parser, size_t index, const char *value)
     return CLI_OK;
 }
 
+/* --keep and --immutable of a rule stand behind its --every. False: `name` is neither. */
+static bool
+rule_option(struct parser *parser, const char *name, size_t length, const char *value,
+            enum cli_exit *ret_exit)
+{
+    static const char *const parts[] = { "keep", "immutable" };
+    const struct api_command *command = parser->arguments->command;
+    size_t index = 0;
+    size_t part = 0;
+    while (command != NULL && index < command->field_count &&
+           command->fields[index].type != API_TYPE_RULES) {
+        index++;
+    }
+    while (part < sizeof(parts) / sizeof(parts[0]) &&
+           (strlen(parts[part]) != length || strncmp(parts[part], name, length) != 0)) {
+        part++;
+    }
+    if (command == NULL || index == command->field_count ||
+        part == sizeof(parts) / sizeof(parts[0])) {
+        return false;
+    }
+    struct error error = { 0 };
+    value = take_value(parser, value);
+    if (value == NULL) {
+        *ret_exit = usage(parser, "--%s needs a value", parts[part]);
+    } else if (api_arguments_set_rule(parser->arguments, index, parts[part], value, &error) < 0) {
+        *ret_exit = usage(parser, "--%s", error.message);
+    } else {
+        *ret_exit = CLI_OK;
+    }
+    return true;
+}
+
 static enum cli_exit
 long_option(struct parser *parser, const char *name)
 {
@@ -222,7 +274,8 @@ long_option(struct parser *parser, const char *name)
     size_t length = equals != NULL ? (size_t)(equals - name) : strlen(name);
     const char *value = equals != NULL ? equals + 1 : NULL;
     enum cli_exit result;
-    if (global_option(parser, name, length, value, &result)) {
+    if (global_option(parser, name, length, value, &result) ||
+        rule_option(parser, name, length, value, &result)) {
         return result;
     }
     for (size_t i = 0; command != NULL && i < command->field_count; i++) {
@@ -270,7 +323,7 @@ positional(struct parser *parser, const char *word)
     if (index == command->field_count || (command->fields[index].flags & API_POSITIONAL) == 0) {
         return usage(parser, "\"%s\" is one argument too many", word);
     }
-    if (command->fields[index].type != API_TYPE_DISKS) {
+    if (!cli_takes_the_rest(&command->fields[index])) {
         parser->next_positional++;
     }
     return set_field(parser, index, word);
@@ -327,7 +380,7 @@ unknown_command(struct parser *parser)
         const struct api_command *command = api_command((enum api_command_id)id);
         if (strncmp(command->words, first, first_bytes) == 0 &&
             command->words[first_bytes] == ' ') {
-            fprintf(parser->cli->err, "  volctl %-15s %s\n", command->words, command->summary);
+            fprintf(parser->cli->err, "  volctl %-17s %s\n", command->words, command->summary);
         }
     }
     return CLI_USAGE;

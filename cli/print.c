@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/duration.h"
 #include "base/assert.h"
 #include "base/size_text.h"
 #include "base/util.h"
@@ -138,6 +139,10 @@ cli_value_text(enum api_type type, const json_t *value, char text[static CLI_VAL
         json_int_t number = json_integer_value(value);
         if (type == API_TYPE_SIZE && number >= 0) {
             size_format((uint64_t)number, text);
+        } else if (type == API_TYPE_DURATION && number > 0) {
+            duration_format((uint64_t)number, text);
+        } else if (type == API_TYPE_DURATION && number == 0) {
+            text[0] = '\0';
         } else {
             snprintf(text, CLI_VALUE_SIZE, "%" JSON_INTEGER_FORMAT, number);
         }
@@ -155,7 +160,7 @@ cli_value_text(enum api_type type, const json_t *value, char text[static CLI_VAL
 static bool
 is_right(enum api_type type)
 {
-    return type == API_TYPE_SIZE || type == API_TYPE_NUMBER;
+    return type == API_TYPE_SIZE || type == API_TYPE_NUMBER || type == API_TYPE_DURATION;
 }
 
 void

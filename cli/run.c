@@ -231,6 +231,18 @@ cli_run(struct cli *cli, const struct api_arguments *arguments)
     if (command->id == API_CHECK) {
         return cli_check(cli, arguments);
     }
+    if (command->id == API_VOLUME_DELETE) {
+        return cli_delete(cli, arguments);
+    }
+    if (command->id == API_SNAPSHOT_LIST) {
+        return cli_list_snapshots(cli, arguments);
+    }
+    if (command->id == API_VOLUME_DIFF) {
+        return cli_diff(cli, arguments);
+    }
+    if (command->id == API_POLICY_SET) {
+        return cli_snapshot_policy(cli, arguments);
+    }
     if (command->id == API_JOB_LIST && api_flag(arguments, "follow")) {
         return cli_follow_jobs(cli, arguments);
     }

@@ -40,6 +40,12 @@ struct api_reports {
     uint32_t check_count;
     struct block_report *blocks;
     uint32_t block_count;
+    struct snapshot_report *snapshots;
+    uint32_t snapshot_count;
+    struct policy_report *policies;
+    uint32_t policy_count;
+    struct volume_diff_run *runs;
+    uint32_t run_count;
 };
 
 enum api_report_flags {
@@ -77,6 +83,15 @@ union api_operation {
     struct job_query job_query;
     struct pool_check pool_check;
     struct check_query check_query;
+    struct snapshot_create snapshot_create;
+    struct snapshot_delete snapshot_delete;
+    struct snapshot_query snapshot_query;
+    struct snapshot_set_expiry snapshot_set_expiry;
+    struct volume_clone volume_clone;
+    struct volume_rollback volume_rollback;
+    struct volume_diff volume_diff;
+    struct policy_set policy_set;
+    struct policy_query policy_query;
 };
 
 typedef void api_call_fn(struct api_call *call);
@@ -98,7 +113,15 @@ struct api_call {
     api_call_fn *next;         /* runs when the operation has ended with 0; NULL: finish */
     uint32_t gather_wanted;    /* enum api_report_flags not asked for yet */
     struct disk_argument *disks; /* owned */
+    struct volume_name *names; /* owned */
+    uint32_t name_count;
+    uint32_t names_reported;   /* of names; their reports have been collected */
     struct volume_name name;   /* whose report the answer is */
+    bool with_space; /* reports tell what is exclusive and shared */
+    bool is_dry_run;
+    uint64_t freed_bytes; /* of a deletion, or a dry run */
+    uint32_t unnamed;     /* snapshots that stay without a name */
+    uint64_t diff_to_bytes, diff_next_bytes, diff_end_bytes;
     char pool_name[NAME_BYTES_MAX + 1];
     uint64_t deadline_ns;      /* of waiting for events */
     bool waits;                /* counted in node->event_waits */
@@ -140,6 +163,10 @@ void api_call_gather(struct api_call *call);
 void api_start_gather(struct api_call *call, uint32_t wanted);
 /* A name that the decoder has let through. */
 void api_copy_name(char to[static NAME_BYTES_MAX + 1], const char *from);
+/* What the field `name` of the call says, which names a volume or a snapshot (A3). */
+struct volume_name api_volume_argument(const struct api_call *call, const char *name);
+/* The same of any text that the decoder has let through as one. */
+struct volume_name api_volume_name(const char *text);
 /* {"name": list}; takes the list. */
 json_t *api_list_of(const char *name, json_t *list);
 
@@ -149,6 +176,21 @@ api_call_fn api_check_start;
 api_call_fn api_check_list_start;
 json_t *api_check_answer(struct api_call *call);
 json_t *api_check_list_answer(struct api_call *call);
+api_call_fn api_volume_delete_start;
+api_call_fn api_snapshot_create_start;
+api_call_fn api_snapshot_list_start;
+api_call_fn api_snapshot_protect_start;
+api_call_fn api_volume_clone_start;
+api_call_fn api_volume_rollback_start;
+api_call_fn api_volume_diff_start;
+api_call_fn api_policy_set_start;
+api_call_fn api_policy_list_start;
+json_t *api_volume_delete_answer(struct api_call *call);
+json_t *api_snapshot_answer(struct api_call *call);
+json_t *api_snapshot_list_answer(struct api_call *call);
+json_t *api_volume_diff_answer(struct api_call *call);
+json_t *api_policy_answer(struct api_call *call);
+json_t *api_policy_list_answer(struct api_call *call);
 /* The options of the export that `call` asks for. 0, or -errno with `error` set. Reactor 0. */
 int api_export_rules(struct api_call *call, char options[static EXPORT_OPTIONS_SIZE],
                      struct error *error);
@@ -163,7 +205,10 @@ void api_reports_free(struct api_reports *reports);
 json_t *encode_pool(const struct pool_report *pool, bool with_disks);
 json_t *encode_disk(const struct pool_report *pool, const struct disk_report *disk,
                     bool with_counters);
-json_t *encode_volume(const struct volume_report *volume, bool with_counters);
+/* `with_space`: the report was made with exclusive and shared bytes. */
+json_t *encode_volume(const struct volume_report *volume, bool with_space);
+json_t *encode_snapshot(const struct snapshot_report *snapshot, bool with_space);
+json_t *encode_policy(const struct policy_report *policy);
 json_t *encode_export(const struct export_report *report);
 json_t *encode_session(const struct session_report *session);
 json_t *encode_job(const struct job_report *job);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/duration.h"
 #include "api/error_body.h"
 #include "base/assert.h"
 #include "base/util.h"
@@ -52,6 +53,15 @@ set_volume(json_t *object, const char *name, const char *pool, const char *volum
 {
     char text[2 * NAME_BYTES_MAX + 2];
     snprintf(text, sizeof(text), "%s/%s", pool, volume);
+    set_text(object, name, text);
+}
+
+/* POOL/VOLUME[@SNAPSHOT] */
+static void
+set_view(json_t *object, const char *name, const struct volume_name *view)
+{
+    char text[SNAPSHOT_PATH_SIZE];
+    volume_name_format(view, text);
     set_text(object, name, text);
 }
 
@@ -132,8 +142,34 @@ encode_pool(const struct pool_report *pool, bool with_disks)
     return object;
 }
 
+static void
+set_shares(json_t *object, bool are_known, uint64_t exclusive_bytes, uint64_t shared_bytes)
+{
+    if (are_known) {
+        set_number(object, "exclusive_bytes", exclusive_bytes);
+        set_number(object, "shared_bytes", shared_bytes);
+        return;
+    }
+    json_object_set_new(object, "exclusive_bytes", json_null());
+    json_object_set_new(object, "shared_bytes", json_null());
+}
+
+/* What has been deleted since has no name any more. */
+static void
+encode_origin(json_t *object, const struct volume_report *volume)
+{
+    const struct volume_name *parent = &volume->parent;
+    char text[SNAPSHOT_PATH_SIZE + 16] = "";
+    if (volume->has_parent) {
+        snprintf(text, sizeof(text), "%s/%s@%s", parent->pool,
+                 parent->volume[0] != '\0' ? parent->volume : "(deleted)",
+                 parent->snapshot[0] != '\0' ? parent->snapshot : "(deleted)");
+    }
+    set_text(object, "origin", text);
+}
+
 json_t *
-encode_volume(const struct volume_report *volume, bool with_counters)
+encode_volume(const struct volume_report *volume, bool with_space)
 {
     json_t *object = json_object();
     char tier[8] = "auto";
@@ -144,6 +180,10 @@ encode_volume(const struct volume_report *volume, bool with_counters)
     set_volume(object, "volume", volume->info.pool_name, volume->info.name);
     set_number(object, "size_bytes", volume->info.size_bytes);
     set_number(object, "mapped_bytes", volume->mapped_bytes);
+    set_shares(object, with_space, volume->exclusive_bytes, volume->shared_bytes);
+    set_number(object, "snapshot_count", volume->snapshot_count);
+    encode_origin(object, volume);
+    set_bool(object, "snapshot_policy", volume->has_policy);
     set_number(object, "reserve_bytes", volume->reserve_bytes);
     set_number(object, "sector_bytes", volume->info.sector_bytes);
     set_text(object, "tier", tier);
@@ -156,16 +196,111 @@ encode_volume(const struct volume_report *volume, bool with_counters)
     set_number(object, "id", volume->id);
     set_number(object, "reactor", volume->reactor);
     json_object_set_new(object, "created", api_json_time(volume->created_realtime_ns));
-    if (with_counters) {
-        json_t *list = json_array();
-        for (int kind = 0; kind < VOLUME_OPERATION_COUNT; kind++) {
-            json_array_append_new(
-                list, encode_counters(volume_operation_name(kind), volume->operations[kind],
-                                      volume->bytes[kind], volume->errors[kind],
-                                      volume->latency_total_ns[kind]));
-        }
-        json_object_set_new(object, "counters", list);
+    json_t *list = json_array();
+    for (int kind = 0; kind < VOLUME_OPERATION_COUNT; kind++) {
+        json_array_append_new(list,
+                              encode_counters(volume_operation_name(kind), volume->operations[kind],
+                                              volume->bytes[kind], volume->errors[kind],
+                                              volume->latency_total_ns[kind]));
     }
+    json_object_set_new(object, "counters", list);
+    return object;
+}
+
+static bool
+is_zero(const uint8_t *bytes, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (bytes[i] != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+encode_snapshot_state(json_t *object, const struct snapshot_report *snapshot)
+{
+    json_t *rules = json_array();
+    const char *state = "kept";
+    if (snapshot->name.snapshot[0] == '\0') {
+        state = "kept for clones";
+    } else if (snapshot->export_count > 0 || snapshot->hold_count > 0) {
+        state = "in use";
+    }
+    for (unsigned rule = 0; rule < POLICY_RULES_MAX; rule++) {
+        char number[8];
+        if ((snapshot->rules & (1u << rule)) != 0) {
+            snprintf(number, sizeof(number), "%u", rule + 1);
+            json_array_append_new(rules, api_json_text(number));
+        }
+    }
+    json_object_set_new(object, "rules", rules);
+    set_text(object, "state", state);
+}
+
+json_t *
+encode_snapshot(const struct snapshot_report *snapshot, bool with_space)
+{
+    json_t *object = json_object();
+    char name[SNAPSHOT_PATH_SIZE + 24];
+    ASSERT(object != NULL);
+    volume_name_format(&snapshot->name, name);
+    if (snapshot->name.snapshot[0] == '\0') {
+        snprintf(name, sizeof(name), "%s/%s@#%" PRIu64, snapshot->name.pool,
+                 snapshot->name.volume[0] != '\0' ? snapshot->name.volume : "#", snapshot->id);
+    }
+    set_text(object, "snapshot", name);
+    json_object_set_new(object, "created", api_json_time(snapshot->created_realtime_ns));
+    set_number(object, "size_bytes", snapshot->size_bytes);
+    set_number(object, "mapped_bytes", snapshot->mapped_bytes);
+    set_shares(object, with_space, snapshot->exclusive_bytes, snapshot->shared_bytes);
+    json_object_set_new(object, "immutable_until", api_json_time(snapshot->expires_realtime_ns));
+    encode_snapshot_state(object, snapshot);
+    set_number(object, "clone_count", snapshot->clone_count);
+    set_number(object, "export_count", snapshot->export_count);
+    set_number(object, "reader_count", snapshot->hold_count);
+    if (is_zero(snapshot->group_guid, GUID_BYTES)) {
+        set_text(object, "group", "");
+    } else {
+        set_guid(object, "group", snapshot->group_guid);
+    }
+    set_guid(object, "guid", snapshot->guid);
+    set_number(object, "id", snapshot->id);
+    return object;
+}
+
+json_t *
+encode_policy(const struct policy_report *policy)
+{
+    json_t *object = json_object();
+    json_t *rules = json_array();
+    char summary[POLICY_RULES_MAX * 48] = "";
+    size_t used = 0;
+    ASSERT(object != NULL && rules != NULL);
+    for (unsigned i = 0; i < POLICY_RULES_MAX; i++) {
+        const struct policy_rule *rule = &policy->policy.rules[i];
+        char every[DURATION_TEXT_SIZE];
+        if (rule->every_ns == 0) {
+            continue;
+        }
+        json_t *encoded = json_object();
+        set_number(encoded, "number", i + 1);
+        set_number(encoded, "every_seconds", rule->every_ns / NS_PER_S);
+        set_number(encoded, "keep", rule->keep);
+        set_number(encoded, "immutable_seconds", rule->immutable_ns / NS_PER_S);
+        json_array_append_new(rules, encoded);
+        used += (size_t)snprintf(summary + used, sizeof(summary) - used, "%severy %s keep %" PRIu32,
+                                 used > 0 ? ", " : "",
+                                 duration_format(rule->every_ns / NS_PER_S, every), rule->keep);
+        ASSERT_OP(used, <, sizeof(summary));
+    }
+    set_view(object, "volume", &policy->name);
+    set_text(object, "summary", summary);
+    json_object_set_new(object, "next", api_json_time(policy->next_realtime_ns));
+    json_object_set_new(object, "failed", api_json_time(policy->failed_realtime_ns));
+    set_text(object, "problem", policy->problem);
+    json_object_set_new(object, "rules", rules);
     return object;
 }
 
@@ -192,7 +327,7 @@ encode_export(const struct export_report *report)
 {
     json_t *object = json_object();
     ASSERT(object != NULL);
-    set_volume(object, "volume", report->volume.pool, report->volume.volume);
+    set_view(object, "volume", &report->volume);
     set_text(object, "protocol", report->record.protocol);
     set_text(object, "name", report->record.name);
     set_bool(object, "read_only", report->record.read_only);
@@ -209,7 +344,7 @@ encode_session(const struct session_report *session)
     json_t *object = json_object();
     ASSERT(object != NULL);
     set_number(object, "id", session->id);
-    set_volume(object, "volume", session->volume.pool, session->volume.volume);
+    set_view(object, "volume", &session->volume);
     set_text(object, "protocol", session->protocol);
     set_text(object, "peer", session->peer);
     set_text(object, "identity", session->identity);

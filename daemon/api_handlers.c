@@ -78,17 +78,25 @@ api_copy_name(char to[static NAME_BYTES_MAX + 1], const char *from)
     snprintf(to, NAME_BYTES_MAX + 1, "%s", from);
 }
 
-/* The value is POOL/VOLUME (A3). */
-static struct volume_name
-volume_argument(const struct api_call *call)
+struct volume_name
+api_volume_name(const char *text)
 {
     struct volume_name name = { 0 };
-    const char *text = api_text(&call->arguments, "volume");
     const char *slash = strchr(text, '/');
     ASSERT(slash != NULL);
+    size_t length = strcspn(slash + 1, "@");
     snprintf(name.pool, sizeof(name.pool), "%.*s", (int)(slash - text), text);
-    snprintf(name.volume, sizeof(name.volume), "%s", slash + 1);
+    snprintf(name.volume, sizeof(name.volume), "%.*s", (int)length, slash + 1);
+    if (slash[1 + length] == '@') {
+        snprintf(name.snapshot, sizeof(name.snapshot), "%s", slash + 2 + length);
+    }
     return name;
+}
+
+struct volume_name
+api_volume_argument(const struct api_call *call, const char *name)
+{
+    return api_volume_name(api_text(&call->arguments, name));
 }
 
 /* ---- gathering reports ---- */
@@ -164,6 +172,7 @@ api_call_gather(struct api_call *call)
     case REPORT_VOLUMES:
         api_call_prepare(call, gather_volumes_done);
         call->operation.volume_query.name = call->name;
+        call->operation.volume_query.space = call->with_space;
         manager_volume_query(manager, &call->operation.volume_query);
         return;
     case REPORT_EXPORTS:
@@ -219,6 +228,9 @@ api_reports_free(struct api_reports *reports)
     }
     free(reports->checks);
     free(reports->blocks);
+    free(reports->snapshots);
+    free(reports->policies);
+    free(reports->runs);
     *reports = (struct api_reports){ 0 };
 }
 
@@ -338,7 +350,7 @@ start_volume_create(struct api_call *call)
     api_call_prepare(call, answer_with_volume);
     struct volume_create *create = &call->operation.volume_create;
     const char *tier = api_text(&call->arguments, "tier");
-    create->name = call->name = volume_argument(call);
+    create->name = call->name = api_volume_argument(call, "volume");
     create->size_bytes = api_number(&call->arguments, "size_bytes", 0);
     create->reserve_bytes = api_number(&call->arguments, "reserve_bytes", 0);
     create->sector_bytes = (uint32_t)api_number(&call->arguments, "sector_bytes", 0);
@@ -353,7 +365,7 @@ start_volume_resize(struct api_call *call)
 {
     api_call_prepare(call, answer_with_volume);
     struct volume_resize *resize = &call->operation.volume_resize;
-    resize->name = call->name = volume_argument(call);
+    resize->name = call->name = api_volume_argument(call, "volume");
     resize->size_bytes = api_number(&call->arguments, "size_bytes", 0);
     manager_volume_resize(call->node->manager, resize);
 }
@@ -363,7 +375,7 @@ start_volume_rename(struct api_call *call)
 {
     api_call_prepare(call, answer_with_volume);
     struct volume_rename *rename = &call->operation.volume_rename;
-    rename->name = call->name = volume_argument(call);
+    rename->name = call->name = api_volume_argument(call, "volume");
     api_copy_name(rename->new_name, api_text(&call->arguments, "new_name"));
     api_copy_name(call->name.volume, rename->new_name);
     manager_volume_rename(call->node->manager, rename);
@@ -374,7 +386,7 @@ start_volume_reserve(struct api_call *call)
 {
     api_call_prepare(call, answer_with_volume);
     struct volume_set_reserve *set = &call->operation.volume_set_reserve;
-    set->name = call->name = volume_argument(call);
+    set->name = call->name = api_volume_argument(call, "volume");
     set->reserve_bytes = api_number(&call->arguments, "reserve_bytes", 0);
     manager_volume_set_reserve(call->node->manager, set);
 }
@@ -384,7 +396,7 @@ start_volume_accept_loss(struct api_call *call)
 {
     api_call_prepare(call, answer_with_volume);
     struct volume_accept_loss *accept = &call->operation.volume_accept_loss;
-    accept->name = call->name = volume_argument(call);
+    accept->name = call->name = api_volume_argument(call, "volume");
     if (!api_flag(&call->arguments, "yes")) {
         api_call_fail(call, -EINVAL,
                       "writes that hosts had not flushed are lost for good when it serves again; "
@@ -395,23 +407,10 @@ start_volume_accept_loss(struct api_call *call)
 }
 
 static void
-volume_deleted(struct api_call *call)
-{
-    api_start_gather(call, REPORT_JOBS);
-}
-
-static void
-start_volume_delete(struct api_call *call)
-{
-    api_call_prepare(call, volume_deleted);
-    call->operation.volume_delete.name = volume_argument(call);
-    manager_volume_delete(call->node->manager, &call->operation.volume_delete);
-}
-
-static void
 start_volume_show(struct api_call *call)
 {
-    call->name = volume_argument(call);
+    call->name = api_volume_argument(call, "volume");
+    call->with_space = true;
     api_start_gather(call, REPORT_VOLUMES);
 }
 
@@ -438,7 +437,7 @@ start_export_create(struct api_call *call)
     api_call_prepare(call, answer_with_exports);
     struct export_create *create = &call->operation.export_create;
     const char *name = api_text(&call->arguments, "name");
-    create->name = call->name = volume_argument(call);
+    create->name = call->name = api_volume_argument(call, "volume");
     snprintf(create->record.protocol, sizeof(create->record.protocol), "%s",
              api_text(&call->arguments, "protocol"));
     snprintf(create->record.name, sizeof(create->record.name), "%s", name != NULL ? name : "");
@@ -459,7 +458,7 @@ start_export_delete(struct api_call *call)
     api_call_prepare(call, NULL);
     struct export_delete *delete = &call->operation.export_delete;
     const char *protocol = api_text(&call->arguments, "protocol");
-    delete->name = volume_argument(call);
+    delete->name = api_volume_argument(call, "volume");
     snprintf(delete->protocol, sizeof(delete->protocol), "%s", protocol != NULL ? protocol : "");
     delete->drop_sessions = api_flag(&call->arguments, "force");
     manager_export_delete(call->node->manager, delete);
@@ -663,8 +662,9 @@ static json_t *
 answer_volume(struct api_call *call)
 {
     ASSERT_OP(call->result, ==, 0);
-    return call->reports.volume_count > 0 ? encode_volume(&call->reports.volumes[0], true)
-                                          : not_found(call, "volume");
+    return call->reports.volume_count > 0
+               ? encode_volume(&call->reports.volumes[0], call->with_space)
+               : not_found(call, "volume");
 }
 
 static json_t *
@@ -672,27 +672,9 @@ answer_volumes(struct api_call *call)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < call->reports.volume_count; i++) {
-        json_array_append_new(list, encode_volume(&call->reports.volumes[i], true));
+        json_array_append_new(list, encode_volume(&call->reports.volumes[i], call->with_space));
     }
     return api_list_of("volumes", list);
-}
-
-/* The newest job that works on the volume. */
-static json_t *
-answer_volume_deleted(struct api_call *call)
-{
-    const char *volume = api_text(&call->arguments, "volume");
-    const struct job_report *found = NULL;
-    for (uint32_t i = 0; i < call->reports.job_count; i++) {
-        const struct job_report *job = &call->reports.jobs[i];
-        if (strcmp(job->subject, volume) == 0 && (found == NULL || job->id > found->id)) {
-            found = job;
-        }
-    }
-    json_t *body = json_object();
-    json_object_set_new(body, "deleted", api_json_text(volume));
-    json_object_set_new(body, "job", found != NULL ? encode_job(found) : json_null());
-    return body;
 }
 
 static json_t *
@@ -719,7 +701,8 @@ answer_export_deleted(struct api_call *call)
 static bool
 same_volume(const struct volume_name *left, const struct volume_name *right)
 {
-    return strcmp(left->pool, right->pool) == 0 && strcmp(left->volume, right->volume) == 0;
+    return strcmp(left->pool, right->pool) == 0 && strcmp(left->volume, right->volume) == 0 &&
+           strcmp(left->snapshot, right->snapshot) == 0;
 }
 
 /* The one that was made: of the volume, by the protocol, and by the name where one was given. */
@@ -755,7 +738,7 @@ answer_sessions(struct api_call *call)
     struct volume_name wanted = { 0 };
     bool all = !api_present(&call->arguments, "volume");
     if (!all) {
-        wanted = volume_argument(call);
+        wanted = api_volume_argument(call, "volume");
     }
     for (uint32_t i = 0; i < call->reports.session_count; i++) {
         const struct session_report *session = &call->reports.sessions[i];
@@ -832,10 +815,24 @@ static const struct api_handler handlers[API_COMMANDS_REMOTE] = {
                             .encode = answer_volume },
     [API_VOLUME_RESERVE] = { .changes = true, .start = start_volume_reserve,
                              .encode = answer_volume },
-    [API_VOLUME_DELETE] = { .changes = true, .start = start_volume_delete,
-                            .encode = answer_volume_deleted },
+    [API_VOLUME_DELETE] = { .changes = true, .start = api_volume_delete_start,
+                            .encode = api_volume_delete_answer },
     [API_VOLUME_ACCEPT_LOSS] = { .changes = true, .start = start_volume_accept_loss,
                                  .encode = answer_volume },
+    [API_SNAPSHOT_CREATE] = { .changes = true, .creates = true,
+                              .start = api_snapshot_create_start,
+                              .encode = api_snapshot_list_answer },
+    [API_SNAPSHOT_LIST] = { .start = api_snapshot_list_start, .encode = api_snapshot_list_answer },
+    [API_SNAPSHOT_PROTECT] = { .changes = true, .start = api_snapshot_protect_start,
+                               .encode = api_snapshot_answer },
+    [API_VOLUME_CLONE] = { .changes = true, .creates = true, .start = api_volume_clone_start,
+                           .encode = answer_volume },
+    [API_VOLUME_ROLLBACK] = { .changes = true, .start = api_volume_rollback_start,
+                              .encode = answer_volume },
+    [API_VOLUME_DIFF] = { .start = api_volume_diff_start, .encode = api_volume_diff_answer },
+    [API_POLICY_SET] = { .changes = true, .start = api_policy_set_start,
+                         .encode = api_policy_answer },
+    [API_POLICY_LIST] = { .start = api_policy_list_start, .encode = api_policy_list_answer },
     [API_EXPORT_CREATE] = { .changes = true, .creates = true, .start = start_export_create,
                             .encode = answer_export },
     [API_EXPORT_DELETE] = { .changes = true, .start = start_export_delete,

@@ -89,6 +89,10 @@ static const char *
 remedy_for(const struct api_call *call, int code)
 {
     const struct api_command *command = call->routed ? call->arguments.command : NULL;
+    if (command != NULL && command->id == API_VOLUME_DELETE && code == -ENOTEMPTY) {
+        return "Give --snapshots to delete them, too; with --dry-run it tells what that would "
+               "free.";
+    }
     if (command == NULL || api_field_index(command, "disks") < 0) {
         return NULL;
     }
@@ -120,7 +124,7 @@ note_change(const struct api_call *call)
 {
     char action[320];
     api_action_text(&call->arguments, action, sizeof(action));
-    log_notice("api", "%s: %s: %s", call->caller, action,
+    log_notice("api", "%s: %s%s: %s", call->caller, action, call->is_dry_run ? " (dry run)" : "",
                call->result == 0 ? "done" : call->error.message);
 }
 
@@ -420,6 +424,7 @@ request_completed(void *context, struct MHD_Connection *connection, void **reque
     api_arguments_free(&call->arguments);
     byte_buffer_free(&call->body);
     free(call->disks);
+    free(call->names);
     if (call->counted) {
         uint64_t before = atomic_fetch_sub(&call->server->running, 1);
         ASSERT_OP(before, >, 0u);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "api/arguments.h"
+#include "api/duration.h"
 #include "base/util.h"
 
 /* Take a body for a command; returns the outcome, and the message in `error`. */
@@ -99,6 +100,238 @@ lists_of_text_are_taken(void **state)
     refused(API_EXPORT_CREATE, "{\"hosts\":[\"x\",1]}", -EINVAL, "must be a list of text");
     refused(API_EXPORT_CREATE, "{\"hosts\":[\"\"]}", -EINVAL, "1 to 135 bytes");
     refused(API_EXPORT_CREATE, "{\"hosts\":[\"\\u0007\"]}", -EINVAL, "control characters");
+}
+
+static void
+snapshots_are_named(void **state)
+{
+    static const struct {
+        const char *text;
+        bool volume, snapshot, view, scope;
+    } cases[] = {
+        { "a/b", true, false, true, true },   { "a/b@c", false, true, true, false },
+        { "a", false, false, false, true },   { "a/b@", false, false, false, false },
+        { "a/@c", false, false, false, false }, { "a@c", false, false, false, false },
+        { "a/b@c@d", false, false, false, false }, { "a/b@.c", false, false, false, false },
+        { "a/b@c/d", false, false, false, false }, { "@", false, false, false, false },
+        { "a/b@c d", false, false, false, false }, { "", false, false, false, false },
+        { "a/b,a/c", false, false, false, false }, { "a/", false, false, false, false },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        static const struct {
+            enum api_command_id id;
+            const char *field;
+        } fields[] = { { API_VOLUME_SHOW, "volume" },
+                       { API_VOLUME_ROLLBACK, "snapshot" },
+                       { API_EXPORT_CREATE, "volume" },
+                       { API_SNAPSHOT_LIST, "scope" } };
+        const bool good[] = { cases[i].volume, cases[i].snapshot, cases[i].view, cases[i].scope };
+        for (size_t kind = 0; kind < ARRAY_SIZE(fields); kind++) {
+            struct api_arguments arguments;
+            struct error error = { 0 };
+            api_arguments_init(&arguments, api_command(fields[kind].id));
+            int field = api_field_index(arguments.command, fields[kind].field);
+            int result = api_arguments_set_text(&arguments, (size_t)field, cases[i].text,
+                                                API_TEXT_WIRE, &error);
+            if ((result == 0) != good[kind]) {
+                fail_msg("\"%s\" as %s: %d", cases[i].text, fields[kind].field, result);
+            }
+            api_arguments_free(&arguments);
+        }
+    }
+}
+
+/* Everything that is longest fits the daemon's buffers. */
+static void
+longest_names_fit(void **state)
+{
+    char text[API_VIEW_BYTES_MAX + 2];
+    struct api_arguments arguments;
+    struct error error = { 0 };
+    (void)state;
+    memset(text, 'n', sizeof(text));
+    text[API_NAME_BYTES_MAX] = '/';
+    text[2 * API_NAME_BYTES_MAX + 1] = '@';
+    text[API_VIEW_BYTES_MAX] = '\0';
+    api_arguments_init(&arguments, api_command(API_VOLUME_ROLLBACK));
+    assert_int_equal(api_arguments_set_text(&arguments, 0, text, API_TEXT_WIRE, &error), 0);
+    api_arguments_free(&arguments);
+    text[API_VIEW_BYTES_MAX] = 'n';
+    text[API_VIEW_BYTES_MAX + 1] = '\0';
+    api_arguments_init(&arguments, api_command(API_VOLUME_ROLLBACK));
+    assert_int_equal(api_arguments_set_text(&arguments, 0, text, API_TEXT_WIRE, &error), -EINVAL);
+    api_arguments_free(&arguments);
+    /* Cut to one byte too many, it stays invalid inside a list, too. */
+    api_arguments_init(&arguments, api_command(API_VOLUME_DELETE));
+    assert_int_equal(api_arguments_set_text(&arguments, 1, text, API_TEXT_WIRE, &error), -EINVAL);
+    api_arguments_free(&arguments);
+}
+
+static void
+lists_of_views_travel_in_a_query(void **state)
+{
+    struct api_arguments arguments;
+    struct error error = { 0 };
+    struct byte_buffer url = BYTE_BUFFER_INIT;
+    size_t count = 0;
+    (void)state;
+    api_arguments_init(&arguments, api_command(API_VOLUME_DELETE));
+    assert_int_equal(api_arguments_set_text(&arguments, 0, "p/v@a", API_TEXT_PERSON, &error), 0);
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "p/v@b", API_TEXT_PERSON, &error), 0);
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "p/w@c", API_TEXT_PERSON, &error), 0);
+    assert_true(api_arguments_set_text(&arguments, 1, "p/v@b,p/w@c", API_TEXT_PERSON, &error) < 0);
+    api_arguments_encode_url(&arguments, &url);
+    assert_string_equal((char *)url.data, "/v1/volumes/p/v@a?more=p%2Fv%40b,p%2Fw%40c");
+    char text[256];
+    api_expand(&arguments, "x {volume} and {more}", text, sizeof(text));
+    assert_string_equal(text, "x p/v@a and p/v@b, p/w@c");
+    api_expand(&arguments, "{more}", text, 9);
+    assert_string_equal(text, "p/v@b, p");
+    api_arguments_free(&arguments);
+    byte_buffer_free(&url);
+
+    api_arguments_init(&arguments, api_command(API_VOLUME_DELETE));
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "p/v@b,p/w@c", API_TEXT_WIRE, &error),
+                     0);
+    const char *const *views = api_strings(&arguments, "more", &count);
+    assert_int_equal(count, 2);
+    assert_string_equal(views[1], "p/w@c");
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "p/v@d", API_TEXT_WIRE, &error),
+                     -EINVAL); /* given twice */
+    api_arguments_free(&arguments);
+    static const char *const bad[] = { "", ",", "p/v@b,", ",p/v@b", "p/v@b,,p/v@c" };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        api_arguments_init(&arguments, api_command(API_VOLUME_DELETE));
+        assert_int_equal(api_arguments_set_text(&arguments, 1, bad[i], API_TEXT_WIRE, &error),
+                         -EINVAL);
+        api_arguments_free(&arguments);
+    }
+    api_arguments_init(&arguments, api_command(API_SNAPSHOT_CREATE));
+    for (int i = 0; i <= API_VIEWS_MAX; i++) {
+        assert_int_equal(api_arguments_set_text(&arguments, 0, "p/v", API_TEXT_PERSON, &error),
+                         i < API_VIEWS_MAX ? 0 : -E2BIG);
+    }
+    api_arguments_free(&arguments);
+}
+
+static void
+rules_of_schedules_are_taken(void **state)
+{
+    struct api_arguments arguments;
+    struct error error = { 0 };
+    size_t count = 0;
+    (void)state;
+    api_arguments_init(&arguments, api_command(API_POLICY_SET));
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "keep", "3", &error), -EINVAL);
+    assert_int_equal(api_arguments_set_text(&arguments, 0, "p/v", API_TEXT_PERSON, &error), 0);
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "15m", API_TEXT_PERSON, &error), 0);
+    assert_int_equal(api_arguments_check(&arguments, &error), -ERANGE); /* no keep */
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "keep", "0", &error), -ERANGE);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "keep", "10001", &error), -ERANGE);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "keep", "8", &error), 0);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "keep", "8", &error), -EINVAL);
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "1d", API_TEXT_PERSON, &error), 0);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "immutable", "x", &error), -EINVAL);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "immutable", "2w", &error), 0);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "immutable", "2w", &error), -EINVAL);
+    assert_int_equal(api_arguments_set_rule(&arguments, 1, "keep", "14", &error), 0);
+    assert_int_equal(api_arguments_check(&arguments, &error), 0);
+    json_t *body = api_arguments_encode_body(&arguments);
+    api_arguments_free(&arguments);
+
+    api_arguments_init(&arguments, api_command(API_POLICY_SET));
+    assert_int_equal(api_arguments_set_text(&arguments, 0, "p/v", API_TEXT_WIRE, &error), 0);
+    assert_int_equal(api_arguments_set_json(&arguments, body, &error), 0);
+    json_decref(body);
+    const struct api_rule *rules = api_rules(&arguments, "rules", &count);
+    assert_int_equal(count, 2);
+    assert_int_equal(rules[0].every_seconds, 900);
+    assert_int_equal(rules[0].keep, 8);
+    assert_int_equal(rules[0].immutable_seconds, 0);
+    assert_int_equal(rules[1].every_seconds, 86400);
+    assert_int_equal(rules[1].keep, 14);
+    assert_int_equal(rules[1].immutable_seconds, 14 * 86400);
+    for (int i = 2; i <= API_RULES_MAX; i++) {
+        assert_int_equal(api_arguments_set_text(&arguments, 1, "1m", API_TEXT_PERSON, &error),
+                         i < API_RULES_MAX ? 0 : -E2BIG);
+    }
+    api_arguments_free(&arguments);
+    refused(API_POLICY_SET, "{\"rules\":7}", -EINVAL, "must be a list");
+    refused(API_POLICY_SET, "{\"rules\":{}}", -EINVAL, "must be a list");
+    refused(API_POLICY_SET, "{\"rules\":[7]}", -EINVAL, "item 1 must be");
+    refused(API_POLICY_SET, "{\"rules\":[{\"every_seconds\":1,\"keep\":1,\"x\":1}]}", -EINVAL,
+            "item 1 must be");
+    refused(API_POLICY_SET, "{\"rules\":[{\"every_seconds\":-1,\"keep\":1}]}", -EINVAL,
+            "item 1 must be");
+    refused(API_POLICY_SET, "{\"rules\":[{\"every_seconds\":0,\"keep\":1}]}", -ERANGE, "every");
+    refused(API_POLICY_SET, "{\"rules\":[{\"every_seconds\":1,\"keep\":4294967297}]}", -ERANGE,
+            "keep");
+    refused(API_POLICY_SET, "{\"rules\":[{\"every_seconds\":1}]}", -ERANGE, "keep");
+    refused(API_POLICY_SET,
+            "{\"rules\":[{\"every_seconds\":1,\"keep\":1,\"immutable_seconds\":9999999999}]}",
+            -ERANGE, "immutable");
+}
+
+static void
+durations_are_read(void **state)
+{
+    static const struct {
+        const char *text;
+        int result;
+        uint64_t seconds;
+        const char *again;
+    } cases[] = {
+        { "90s", 0, 90, "1m30s" },
+        { "15m", 0, 900, "15m" },
+        { "1h", 0, 3600, "1h" },
+        { "7d", 0, 7 * 86400, "1w" },
+        { "2w", 0, 14 * 86400, "2w" },
+        { "1d12h", 0, 129600, "1d12h" },
+        { "1w1s", 0, 604801, "1w1s" },
+        { "0s", 0, 0, "0s" },
+        { "15", -EINVAL, 0, NULL },
+        { "", -EINVAL, 0, NULL },
+        { "m", -EINVAL, 0, NULL },
+        { "1M", -EINVAL, 0, NULL },
+        { "1.5h", -EINVAL, 0, NULL },
+        { "-1h", -EINVAL, 0, NULL },
+        { "1m1h", -EINVAL, 0, NULL },
+        { "1h1h", -EINVAL, 0, NULL },
+        { "1h ", -EINVAL, 0, NULL },
+        { "99999999999999999999s", -ERANGE, 0, NULL },
+        { "9223372036854775807s", 0, INT64_MAX, NULL },
+        { "9223372036854775808s", -ERANGE, 0, NULL },
+        { "99999999999999999w", -ERANGE, 0, NULL },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint64_t seconds = 7;
+        char text[DURATION_TEXT_SIZE];
+        if (duration_parse(cases[i].text, &seconds) != cases[i].result) {
+            fail_msg("\"%s\"", cases[i].text);
+        }
+        assert_int_equal(seconds, cases[i].result == 0 ? cases[i].seconds : 7);
+        if (cases[i].again != NULL) {
+            assert_string_equal(duration_format(seconds, text), cases[i].again);
+        }
+        /* What is printed is read again. */
+        if (cases[i].result == 0) {
+            assert_int_equal(duration_parse(duration_format(seconds, text), &seconds), 0);
+            assert_int_equal(seconds, cases[i].seconds);
+        }
+    }
+    struct api_arguments arguments;
+    struct error error = { 0 };
+    api_arguments_init(&arguments, api_command(API_SNAPSHOT_PROTECT));
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "1h", API_TEXT_WIRE, &error), -EINVAL);
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "0s", API_TEXT_PERSON, &error), -ERANGE);
+    error = (struct error){ 0 };
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "60", API_TEXT_PERSON, &error), -EINVAL);
+    assert_non_null(strstr(error.message, "not a duration such as"));
+    assert_int_equal(api_arguments_set_text(&arguments, 1, "60", API_TEXT_WIRE, &error), 0);
+    api_arguments_free(&arguments);
+    refused(API_SNAPSHOT_CREATE, "{\"immutable_seconds\":\"1h\"}", -EINVAL, "of seconds");
 }
 
 static void
@@ -430,6 +663,11 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(body_is_taken),
         cmocka_unit_test(lists_of_text_are_taken),
+        cmocka_unit_test(snapshots_are_named),
+        cmocka_unit_test(longest_names_fit),
+        cmocka_unit_test(lists_of_views_travel_in_a_query),
+        cmocka_unit_test(rules_of_schedules_are_taken),
+        cmocka_unit_test(durations_are_read),
         cmocka_unit_test(hostile_bodies_are_refused),
         cmocka_unit_test(deep_and_long_bodies_are_refused),
         cmocka_unit_test(too_many_disks_are_refused),

@@ -30,7 +30,8 @@ check_template(const struct api_command *command, const char *text)
         if (index < 0) {
             fail_msg("%s: {%s} is no field", command->words, name);
         }
-        assert_true(command->fields[index].type < API_TYPE_SIZE);
+        assert_true(command->fields[index].type < API_TYPE_SIZE ||
+                    command->fields[index].type == API_TYPE_VIEWS);
     }
 }
 
@@ -39,7 +40,7 @@ check_field(const struct api_command *command, const struct api_field *field)
 {
     assert_non_null(field->help);
     assert_true(strlen(field->name) > 0);
-    assert_true(field->type <= API_TYPE_DISKS || field->type == API_TYPE_STRINGS);
+    assert_true(field->type <= API_TYPE_DISKS || field->type >= API_TYPE_STRINGS);
     assert_true(field->maximum == 0 || field->minimum <= field->maximum);
     if (field->type == API_TYPE_CHOICE) {
         assert_non_null(field->choices);
@@ -51,14 +52,19 @@ check_field(const struct api_command *command, const struct api_field *field)
     if (field->type == API_TYPE_SIZE) {
         assert_non_null(strstr(field->name, "_bytes"));
     }
+    if (field->type == API_TYPE_DURATION) {
+        assert_non_null(strstr(field->name, "_seconds"));
+    }
     if (api_field_in_path(command, field)) {
         assert_true((field->flags & API_REQUIRED) != 0);
-        assert_true(field->type == API_TYPE_NAME || field->type == API_TYPE_VOLUME);
+        assert_true(field->type == API_TYPE_NAME || field->type == API_TYPE_VOLUME ||
+                    field->type == API_TYPE_SNAPSHOT || field->type == API_TYPE_VIEW);
     }
     if (field->type == API_TYPE_STRINGS) {
         assert_int_equal(field->name[strlen(field->name) - 1], 's'); /* the option has none */
     }
-    if (field->type == API_TYPE_DISKS || field->type == API_TYPE_STRINGS) {
+    if (field->type == API_TYPE_DISKS || field->type == API_TYPE_STRINGS ||
+        field->type == API_TYPE_RULES) {
         assert_int_equal(command->method, API_METHOD_POST);
     }
 }
@@ -88,7 +94,8 @@ commands_are_consistent(void **state)
             assert_false(optional && (field->flags & API_REQUIRED) != 0); /* required ones before */
             optional |= (field->flags & API_REQUIRED) == 0;
             /* ... and what takes all the rest stands last among them. */
-            assert_true(field->type != API_TYPE_DISKS || i + 1 == command->field_count ||
+            bool rest = field->type == API_TYPE_DISKS || field->type == API_TYPE_VIEWS;
+            assert_true(!rest || i + 1 == command->field_count ||
                         (command->fields[i + 1].flags & API_POSITIONAL) == 0);
         }
         if (command->method == API_METHOD_LOCAL) {

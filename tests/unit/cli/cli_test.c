@@ -119,6 +119,62 @@ options_may_be_repeated_where_they_are_lists(void **state)
 }
 
 static void
+schedules_are_written_in_rules(void **state)
+{
+    size_t count = 0;
+    (void)state;
+    struct line *line = parse("volctl snapshot-policy p/v --every 15m --keep 8 --every=1d "
+                              "--immutable=2d --keep=14");
+    assert_string_equal(line->errors, "");
+    const struct api_rule *rules = api_rules(&line->arguments, "rules", &count);
+    assert_int_equal(count, 2);
+    assert_int_equal(rules[0].every_seconds, 900);
+    assert_int_equal(rules[0].keep, 8);
+    assert_int_equal(rules[0].immutable_seconds, 0);
+    assert_int_equal(rules[1].immutable_seconds, 2 * 86400);
+    assert_int_equal(rules[1].keep, 14);
+    done(line);
+    line = parse("volctl snapshot-policy p/v --show");
+    assert_int_equal(line->result, CLI_OK);
+    done(line);
+    refused("volctl snapshot-policy p/v --keep 3", "--keep belongs behind an every");
+    refused("volctl snapshot-policy p/v --every 5m", "keep must be from 1 to 10000");
+    refused("volctl snapshot-policy p/v --every 5m --keep", "--keep needs a value");
+    refused("volctl snapshot-policy p/v --every 5m --keep 1 --keep 2", "given twice");
+    refused("volctl snapshot-policy p/v --every 5", "not a duration");
+    refused("volctl snapshot-policy p/v --every", "--every needs a value");
+    refused("volctl list --keep 3", "there is no option --keep");
+}
+
+static void
+snapshots_are_words(void **state)
+{
+    size_t count = 0;
+    (void)state;
+    struct line *line = parse("volctl snapshot p/a p/b@c --name x p/d --immutable 1h");
+    assert_string_equal(line->errors, "");
+    const char *const *views = api_strings(&line->arguments, "volumes", &count);
+    assert_int_equal(count, 3);
+    assert_string_equal(views[1], "p/b@c");
+    assert_string_equal(views[2], "p/d");
+    assert_int_equal(api_number(&line->arguments, "immutable_seconds", 0), 3600);
+    done(line);
+    line = parse("volctl delete p/a@1 p/a@2 --dry-run p/a@3");
+    api_strings(&line->arguments, "more", &count);
+    assert_int_equal(count, 2);
+    assert_true(api_flag(&line->arguments, "dry_run"));
+    done(line);
+    refused("volctl snapshot", "POOL/VOLUME[@SNAPSHOT] is missing");
+    refused("volctl snapshot p", "must be POOL/VOLUME or POOL/VOLUME@SNAPSHOT");
+    refused("volctl rollback p/v", "must be POOL/VOLUME@SNAPSHOT");
+    refused("volctl show p/v@a", "must be POOL/VOLUME,");
+    refused("volctl clone p/v@a p/w@b", "must be POOL/VOLUME,");
+    refused("volctl snapshots p/v@a", "must be POOL or POOL/VOLUME,");
+    refused("volctl snapshot p/v --immutable 0s", "from 1 to");
+    refused("volctl snapshot p/v --immutable=1", "not a duration");
+}
+
+static void
 own_words_are_told_apart(void **state)
 {
     struct line *line = parse("volctl completion --json bash");
@@ -152,7 +208,7 @@ wrong_lines_are_refused(void **state)
     refused("volctl --jsn list", "did you mean --json?");
     refused("volctl list -q", "there is no option -q");
     refused("volctl list a b", "one argument too many");
-    refused("volctl delete", "POOL/VOLUME is missing");
+    refused("volctl delete", "POOL/VOLUME[@SNAPSHOT] is missing");
     refused("volctl delete a/b --json=1", "takes no value");
     refused("volctl export a/b nbd --read-only=perhaps", "neither true nor false");
     refused("volctl export a/b nbd --read-only --read-only", "given twice");
@@ -214,10 +270,14 @@ option_names_lose_their_unit(void **state)
     static const struct api_field size = { .name = "size_bytes" };
     static const struct api_field wait = { .name = "wait_seconds" };
     static const struct api_field bytes = { .name = "_bytes" };
+    static const struct api_field duration = { .name = "a_seconds", .type = API_TYPE_DURATION };
+    static const struct api_field strings = { .name = "hosts", .type = API_TYPE_STRINGS };
     (void)state;
     assert_string_equal(cli_option_name(&size, text), "size");
     assert_string_equal(cli_option_name(&wait, text), "wait-seconds");
     assert_string_equal(cli_option_name(&bytes, text), "-bytes");
+    assert_string_equal(cli_option_name(&duration, text), "a");
+    assert_string_equal(cli_option_name(&strings, text), "host");
 }
 
 /* ---- replies ---- */
@@ -285,6 +345,26 @@ objects_are_lines(void **state)
 }
 
 static void
+durations_are_printed_in_units(void **state)
+{
+    (void)state;
+    check_printed(API_POLICY_LIST,
+                  "{\"policies\":[{\"volume\":\"p/a\",\"summary\":\"every 15m keep 8\"}]}",
+                  "VOLUME  RULES             NEXT  PROBLEM\n"
+                  "p/a     every 15m keep 8  -     -\n");
+    char text[CLI_VALUE_SIZE];
+    json_t *value = json_integer(5400);
+    assert_string_equal(cli_value_text(API_TYPE_DURATION, value, text), "1h30m");
+    json_decref(value);
+    value = json_integer(0);
+    assert_string_equal(cli_value_text(API_TYPE_DURATION, value, text), "-");
+    json_decref(value);
+    value = json_integer(-1);
+    assert_string_equal(cli_value_text(API_TYPE_DURATION, value, text), "-1");
+    json_decref(value);
+}
+
+static void
 terminals_are_safe(void **state)
 {
     char text[CLI_VALUE_SIZE];
@@ -341,12 +421,15 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_stand_anywhere),
         cmocka_unit_test(options_may_be_repeated_where_they_are_lists),
+        cmocka_unit_test(schedules_are_written_in_rules),
+        cmocka_unit_test(snapshots_are_words),
         cmocka_unit_test(own_words_are_told_apart),
         cmocka_unit_test(wrong_lines_are_refused),
         cmocka_unit_test(disks_become_absolute),
         cmocka_unit_test(option_names_lose_their_unit),
         cmocka_unit_test(tables_are_aligned),
         cmocka_unit_test(objects_are_lines),
+        cmocka_unit_test(durations_are_printed_in_units),
         cmocka_unit_test(terminals_are_safe),
         cmocka_unit_test(sockets_are_looked_for),
         cmocka_unit_test(long_names_are_refused),

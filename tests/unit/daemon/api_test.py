@@ -106,6 +106,7 @@ class Shapes:
     """The reply shapes, as docs/api.md describes them."""
 
     TYPES = {"name": str, "volume": str, "string": str, "choice": str, "tier": str, "time": str,
+             "snapshot": str, "view": str, "duration": int,
              "size": int, "number": int, "bool": bool, "object": dict, "list": list,
              "strings": list}
 
@@ -458,12 +459,12 @@ class Volctl(WithDaemon):
                          "volume fast/vm2 created\n")
         self.assertEqual(
             run(0, "list", "fast"),
-            "VOLUME        SIZE  MAPPED  RESERVE  TIER  EXPORTS  SESSIONS  PROBLEM\n"
-            "fast/vm1    10 GiB     0 B      0 B  auto        0         0  -\n"
-            "fast/vm2  1.50 TiB     0 B      0 B  1           0         0  -\n")
+            "VOLUME        SIZE  MAPPED  SNAPSHOTS  RESERVE  TIER  EXPORTS  SESSIONS  PROBLEM\n"
+            "fast/vm1    10 GiB     0 B          0      0 B  auto        0         0  -\n"
+            "fast/vm2  1.50 TiB     0 B          0      0 B  1           0         0  -\n")
         self.assertEqual(run(0, "resize", "fast/vm1", "20G"), "volume fast/vm1 resized\n")
         self.assertEqual(run(0, "reserve", "fast/vm1", "0"), "reserve of volume fast/vm1 set\n")
-        self.assertIn("Size:      20 GiB\n", run(0, "show", "fast/vm1"))
+        self.assertIn("Size:             20 GiB\n", run(0, "show", "fast/vm1"))
         errors = run(1, "resize", "fast/vm1", "1G")
         self.assertEqual(errors, "volctl: cannot resize volume fast/vm1\n"
                                  "  why: the tail holds data\n")

@@ -25,6 +25,11 @@ struct fake_volume {
     struct volume_report report;
 };
 
+struct fake_snapshot {
+    bool used;
+    struct snapshot_report report;
+};
+
 struct fake_export {
     bool used;
     struct export_report report;
@@ -36,6 +41,9 @@ struct manager {
     uint32_t pool_count;
     struct pool_report pools[FAKE_MAX];
     struct fake_volume volumes[FAKE_MAX];
+    struct fake_snapshot snapshots[FAKE_MAX];
+    struct policy_report policies[FAKE_MAX];
+    uint32_t policy_count;
     struct fake_export exports[FAKE_MAX];
     struct session_report sessions[FAKE_MAX];
     uint32_t session_count;
@@ -367,13 +375,16 @@ manager_volume_create(struct manager *manager, struct volume_create *create)
     end(manager, &create->control, volume_create(manager, create));
 }
 
+/* Of a snapshot the whole pool's job. */
 static void
 job_add(struct manager *manager, const struct volume_name *name)
 {
     struct job_report *job = &manager->jobs[manager->job_count++];
+    bool of_pool = name->snapshot[0] != '\0';
     job->id = manager->job_count;
-    snprintf(job->kind, sizeof(job->kind), "delete");
-    snprintf(job->subject, sizeof(job->subject), "%s/%s", name->pool, name->volume);
+    snprintf(job->kind, sizeof(job->kind), of_pool ? "reclaim" : "delete");
+    snprintf(job->subject, sizeof(job->subject), "%.120s%s%.120s", name->pool, of_pool ? "" : "/",
+             of_pool ? "" : name->volume);
     snprintf(job->text, sizeof(job->text), "freeing space");
     job->started_realtime_ns = UINT64_C(1700000000) * NS_PER_S;
 }
@@ -389,6 +400,15 @@ manager_volume_delete(struct manager *manager, struct volume_delete *delete)
     }
     if (volume->report.export_count > 0) {
         end(manager, &delete->control, fail(&delete->control, -EBUSY, "the volume is exported"));
+        return;
+    }
+    if (volume->report.snapshot_count > 0 && !delete->snapshots) {
+        end(manager, &delete->control, fail(&delete->control, -ENOTEMPTY, "it has snapshots"));
+        return;
+    }
+    delete->ret_freed_bytes = 5 * MIB;
+    if (delete->dry_run) {
+        end(manager, &delete->control, 0);
         return;
     }
     volume->used = false;
@@ -453,6 +473,262 @@ manager_volume_query(struct manager *manager, struct volume_query *query)
     end(manager, &query->control, 0);
 }
 
+/* ---- snapshots ---- */
+
+void
+volume_name_format(const struct volume_name *name, char text[static SNAPSHOT_PATH_SIZE])
+{
+    snprintf(text, SNAPSHOT_PATH_SIZE, "%s/%s%s%s", name->pool, name->volume,
+             name->snapshot[0] != '\0' ? "@" : "", name->snapshot);
+}
+
+static bool
+is_of(const struct volume_name *name, const struct volume_name *wanted)
+{
+    return (wanted->pool[0] == '\0' || strcmp(wanted->pool, name->pool) == 0) &&
+           (wanted->volume[0] == '\0' || strcmp(wanted->volume, name->volume) == 0) &&
+           (wanted->snapshot[0] == '\0' || strcmp(wanted->snapshot, name->snapshot) == 0);
+}
+
+static struct fake_snapshot *
+find_snapshot(struct manager *manager, const struct volume_name *name)
+{
+    for (size_t i = 0; i < FAKE_MAX; i++) {
+        if (manager->snapshots[i].used && is_of(&manager->snapshots[i].report.name, name)) {
+            return &manager->snapshots[i];
+        }
+    }
+    return NULL;
+}
+
+static void
+add_snapshot(struct manager *manager, struct volume_name *name, bool in_group,
+             uint64_t expires_realtime_ns)
+{
+    struct fake_snapshot *snapshot = manager->snapshots;
+    struct fake_volume *volume = find_volume(manager, name);
+    while (snapshot->used) {
+        snapshot++;
+        ASSERT(snapshot < manager->snapshots + FAKE_MAX);
+    }
+    if (name->snapshot[0] == '\0') {
+        snprintf(name->snapshot, sizeof(name->snapshot), "20231114T221320Z");
+    }
+    *snapshot = (struct fake_snapshot){ .used = true };
+    struct snapshot_report *report = &snapshot->report;
+    report->name = *name;
+    report->id = ++manager->next_id;
+    report->group_guid[0] = in_group ? 7 : 0;
+    report->size_bytes = volume->report.info.size_bytes;
+    report->mapped_bytes = 3 * MIB;
+    report->exclusive_bytes = MIB;
+    report->shared_bytes = 2 * MIB;
+    report->created_realtime_ns = UINT64_C(1700000000) * NS_PER_S;
+    report->expires_realtime_ns = expires_realtime_ns;
+    report->rules = strcmp(name->snapshot, "scheduled") == 0 ? 5 : 0;
+    volume->report.snapshot_count++;
+}
+
+void
+manager_snapshot_create(struct manager *manager, struct snapshot_create *create)
+{
+    for (uint32_t i = 0; i < create->count; i++) {
+        const struct volume_name *name = &create->names[i];
+        if (find_volume(manager, name) == NULL) {
+            end(manager, &create->control,
+                fail(&create->control, -ENOENT, "there is no such volume"));
+            return;
+        }
+        if (name->snapshot[0] != '\0' && find_snapshot(manager, name) != NULL) {
+            end(manager, &create->control,
+                fail(&create->control, -EEXIST, "there is a snapshot of that name already"));
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < create->count; i++) {
+        add_snapshot(manager, &create->names[i], create->count > 1, create->expires_realtime_ns);
+    }
+    end(manager, &create->control, 0);
+}
+
+void
+manager_snapshot_query(struct manager *manager, struct snapshot_query *query)
+{
+    query->ret_snapshots = calloc(FAKE_MAX, sizeof(*query->ret_snapshots));
+    ASSERT(query->ret_snapshots != NULL);
+    for (size_t i = 0; i < FAKE_MAX; i++) {
+        const struct fake_snapshot *snapshot = &manager->snapshots[i];
+        if (snapshot->used && is_of(&snapshot->report.name, &query->name)) {
+            query->ret_snapshots[query->ret_count++] = snapshot->report;
+        }
+    }
+    if (query->hidden && query->ret_count > 0) {
+        struct snapshot_report *hidden = &query->ret_snapshots[query->ret_count++];
+        *hidden = query->ret_snapshots[0];
+        hidden->name.snapshot[0] = '\0';
+        hidden->clone_count = 1;
+        hidden->id = 99;
+    }
+    end(manager, &query->control, 0);
+}
+
+void
+manager_snapshot_set_expiry(struct manager *manager, struct snapshot_set_expiry *set)
+{
+    struct fake_snapshot *snapshot = find_snapshot(manager, &set->name);
+    int result = 0;
+    if (snapshot == NULL) {
+        result = fail(&set->control, -ENOENT, "there is no such snapshot");
+    } else if (set->expires_realtime_ns < snapshot->report.expires_realtime_ns) {
+        result = fail(&set->control, -EPERM, "it is immutable for longer than that");
+    } else {
+        snapshot->report.expires_realtime_ns = set->expires_realtime_ns;
+    }
+    end(manager, &set->control, result);
+}
+
+void
+manager_snapshot_delete(struct manager *manager, struct snapshot_delete *delete)
+{
+    for (uint32_t i = 0; i < delete->count; i++) {
+        const struct fake_snapshot *snapshot = find_snapshot(manager, &delete->names[i]);
+        if (snapshot == NULL) {
+            end(manager, &delete->control,
+                fail(&delete->control, -ENOENT, "there is no such snapshot"));
+            return;
+        }
+        if (snapshot->report.expires_realtime_ns != 0) {
+            end(manager, &delete->control, fail(&delete->control, -EPERM, "it is immutable"));
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < delete->count; i++) {
+        delete->ret_freed_bytes += MIB;
+        delete->ret_hidden += strcmp(delete->names[i].snapshot, "origin") == 0;
+        if (!delete->dry_run) {
+            find_snapshot(manager, &delete->names[i])->used = false;
+            find_volume(manager, &delete->names[i])->report.snapshot_count--;
+            job_add(manager, &delete->names[i]);
+        }
+    }
+    end(manager, &delete->control, 0);
+}
+
+static void
+make_clone(struct manager *manager, const struct volume_clone *clone)
+{
+    struct fake_volume *volume = manager->volumes;
+    while (volume->used) {
+        volume++;
+        ASSERT(volume < manager->volumes + FAKE_MAX);
+    }
+    *volume = *find_volume(manager, &clone->from);
+    memcpy(volume->report.info.name, clone->name.volume, sizeof(volume->report.info.name));
+    volume->report.has_parent = true;
+    volume->report.parent = clone->from;
+    volume->report.reserve_bytes = clone->reserve_bytes;
+    volume->report.tier = clone->tier;
+    volume->report.snapshot_count = 0;
+    volume->report.export_count = 0;
+    volume->report.id = ++manager->next_id;
+}
+
+void
+manager_volume_clone(struct manager *manager, struct volume_clone *clone)
+{
+    bool known = find_volume(manager, &clone->from) != NULL &&
+                 (clone->from.snapshot[0] == '\0' || find_snapshot(manager, &clone->from) != NULL);
+    int result = 0;
+    if (!known) {
+        result = fail(&clone->control, -ENOENT, "there is no such snapshot");
+    } else if (find_volume(manager, &clone->name) != NULL) {
+        result = fail(&clone->control, -EEXIST, "there is a volume of that name already");
+    } else {
+        make_clone(manager, clone);
+    }
+    end(manager, &clone->control, result);
+}
+
+void
+manager_volume_rollback(struct manager *manager, struct volume_rollback *rollback)
+{
+    const struct fake_snapshot *snapshot = find_snapshot(manager, &rollback->name);
+    int result = 0;
+    if (snapshot == NULL) {
+        result = fail(&rollback->control, -ENOENT, "there is no such snapshot");
+    } else {
+        find_volume(manager, &rollback->name)->report.info.size_bytes =
+            snapshot->report.size_bytes;
+    }
+    end(manager, &rollback->control, result);
+}
+
+/* Every other block, of the first 64 MiB, three runs at a time. */
+void
+manager_volume_diff(struct manager *manager, struct volume_diff *diff)
+{
+    const struct fake_snapshot *from = find_snapshot(manager, &diff->from);
+    if (from == NULL) {
+        end(manager, &diff->control, fail(&diff->control, -ENOENT, "there is no such snapshot"));
+        return;
+    }
+    diff->ret_from_bytes = diff->ret_to_bytes = from->report.size_bytes;
+    diff->ret_end_bytes = diff->length_bytes == 0
+                              ? diff->ret_to_bytes
+                              : MIN(diff->offset_bytes + diff->length_bytes, diff->ret_to_bytes);
+    diff->ret_runs = calloc(3, sizeof(*diff->ret_runs));
+    ASSERT(diff->ret_runs != NULL);
+    uint64_t at = (diff->offset_bytes + 8191) & ~UINT64_C(8191);
+    for (; diff->ret_count < 3 && at < MIN(64 * KIB, diff->ret_end_bytes); at += 8192) {
+        diff->ret_runs[diff->ret_count++] = (struct volume_diff_run){ at, 4096 };
+    }
+    diff->ret_next_bytes = diff->ret_count == 3 ? at : diff->ret_end_bytes;
+    end(manager, &diff->control, 0);
+}
+
+static struct policy_report *
+find_policy(struct manager *manager, const struct volume_name *name)
+{
+    for (uint32_t i = 0; i < manager->policy_count; i++) {
+        if (is_of(&manager->policies[i].name, name)) {
+            return &manager->policies[i];
+        }
+    }
+    return NULL;
+}
+
+void
+manager_policy_set(struct manager *manager, struct policy_set *set)
+{
+    struct policy_report *report = find_policy(manager, &set->name);
+    struct fake_volume *volume = find_volume(manager, &set->name);
+    if (volume == NULL) {
+        end(manager, &set->control, fail(&set->control, -ENOENT, "there is no such volume"));
+        return;
+    }
+    volume->report.has_policy = set->policy.rules[0].every_ns != 0;
+    if (report == NULL) {
+        report = &manager->policies[manager->policy_count++];
+    }
+    *report = (struct policy_report){ .name = set->name, .policy = set->policy };
+    report->next_realtime_ns = UINT64_C(1700000100) * NS_PER_S;
+    end(manager, &set->control, 0);
+}
+
+void
+manager_policy_query(struct manager *manager, struct policy_query *query)
+{
+    query->ret_policies = calloc(FAKE_MAX, sizeof(*query->ret_policies));
+    ASSERT(query->ret_policies != NULL);
+    for (uint32_t i = 0; i < manager->policy_count; i++) {
+        const struct policy_report *report = &manager->policies[i];
+        if (is_of(&report->name, &query->name) && report->policy.rules[0].every_ns != 0) {
+            query->ret_policies[query->ret_count++] = *report;
+        }
+    }
+    end(manager, &query->control, 0);
+}
+
 /* ---- exports ---- */
 
 void
@@ -465,9 +741,13 @@ manager_export_create(struct manager *manager, struct export_create *create)
         return;
     }
     if (create->record.name[0] == '\0') {
-        snprintf(create->record.name, sizeof(create->record.name), "%s/%s", create->name.pool,
-                 create->name.volume);
+        char path[SNAPSHOT_PATH_SIZE];
+        volume_name_format(&create->name, path);
+        size_t length = strlen(path);
+        ASSERT_OP(length, <, sizeof(create->record.name));
+        memcpy(create->record.name, path, length + 1);
     }
+    create->record.read_only |= create->name.snapshot[0] != '\0';
     for (size_t i = 0; i < FAKE_MAX; i++) {
         struct fake_export *export = &manager->exports[i];
         if (!export->used) {
