@@ -213,10 +213,14 @@ test_target_killed_under_load(void **state)
     start(fixture);
     struct backend *disk = disk_open(world, url(fixture, "", 1, ""), 0);
     struct random_io *work = random_io_create(world, disk, 8);
+    uint8_t *last = buffer_new(4096, 2);
     work->tolerate_flush_errors = true; /* B5: those in flight at a loss fail */
+    work->size_bytes -= 4096;
     for (uint32_t round = 0; round < 4; round++) {
         uint64_t generation = backend_loss_generation(disk);
         random_io_run(work, 200);
+        /* No FLUSH that is under way covers this one, so there is something to lose. */
+        assert_int_equal(io_do(world, disk, BACKEND_WRITE, work->size_bytes, last, 4096), 0);
         tgtd_kill(&fixture->tgtd);
         support_pump(world, 300);
         assert_int_equal(backend_loss_generation(disk), generation); /* not known yet */
@@ -227,6 +231,7 @@ test_target_killed_under_load(void **state)
     }
     random_io_verify(work); /* this target keeps its data in the kernel: nothing is wrong */
     random_io_free(work);
+    free(last);
 
     /* With everything flushed, a reset costs nothing. */
     uint64_t generation = backend_loss_generation(disk);
