@@ -108,9 +108,10 @@ check_snapshot(struct check_state *state, const struct check_snapshot *snapshot)
     }
     branch->snapshots++;
     branch->views += snapshot->record.state != SNAPSHOT_DELETING;
-    /* One that is being made is recorded before its generation ends. */
-    bool is_pending = snapshot->record.state == SNAPSHOT_PENDING;
-    uint64_t end = branch->record.current_generation + (is_pending ? 1 : 0);
+    /* One that is being made, or was given up, is recorded before the end of its generation is. */
+    bool is_early = snapshot->record.state == SNAPSHOT_PENDING ||
+                    (snapshot->record.state == SNAPSHOT_DELETING && !state->is_closed);
+    uint64_t end = is_early ? UINT32_MAX : branch->record.current_generation;
     if (snapshot->generation == 0 || snapshot->generation >= end || (branch->record.parent != 0
             && snapshot->generation <= branch->record.fork_generation)) {
         report_snapshot(state, CHECK_ERROR, CHECK_SNAPSHOT_GENERATION_WRONG, snapshot,

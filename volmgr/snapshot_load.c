@@ -4,9 +4,9 @@
  * against the others before the lineage, whose functions assert, gets to see it.
  *
  * Three kinds of snapshot records come from a daemon that ended in the middle. PENDING: nobody was
- * told of it, so it is deleted; if its generation is still the current one, its bump was not
- * committed either, and nothing is to be freed. HIDDEN without anything that was forked there: the
- * clone for which it was made did not come about. DELETING: goes on.
+ * told of it, so it is deleted. HIDDEN without anything that was forked there: the clone for which
+ * it was made did not come about. DELETING: goes on. If the end of its generation was not committed
+ * (it was being made, or had been given up because a disk hung), nothing is to be freed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -121,6 +121,19 @@ put_snapshot(struct pool_opening *opening, const struct load_snapshot *snapshot)
                         &snapshot->record);
 }
 
+/*
+ * The owner's commit, which has the generation that follows, did not come: nothing was kept. There
+ * can be several: each try to take a snapshot ends a generation.
+ */
+static bool
+never_came_about(const struct load_snapshot *snapshot, const struct lineage_branch *branch)
+{
+    uint8_t state = snapshot->record.state;
+
+    return (state == SNAPSHOT_PENDING || state == SNAPSHOT_DELETING) &&
+           snapshot->generation >= branch->current;
+}
+
 /* The record turns into what it is from now on; state 0: it is deleted. */
 static void
 settle_state(struct pool_opening *opening, struct load_snapshot *snapshot,
@@ -129,7 +142,7 @@ settle_state(struct pool_opening *opening, struct load_snapshot *snapshot,
     struct snapshot_record *record = &snapshot->record;
     uint8_t key[STORE_KEY_BYTES_MAX];
 
-    if (record->state == SNAPSHOT_PENDING && snapshot->generation == branch->current) {
+    if (never_came_about(snapshot, branch)) {
         record->state = 0;
         uint32_t key_bytes = schema_key_snapshot(key, snapshot->branch, snapshot->generation);
         store_batch_delete(&opening->first, STORE_FAMILY_SYSTEM, key, key_bytes);
@@ -153,7 +166,8 @@ load_view(struct pool_opening *opening, struct load_snapshot *snapshot, struct e
     if (branch == NULL) {
         return damaged_snapshot(error, snapshot, "is of a branch that is not there");
     }
-    uint64_t end = branch->lineage->current + (record->state == SNAPSHOT_PENDING ? 1u : 0u);
+    uint64_t end = never_came_about(snapshot, branch->lineage) ? GENERATION_LAST
+                                                               : branch->lineage->current;
     if (snapshot->generation <= branch->lineage->fork || snapshot->generation >= end) {
         return damaged_snapshot(error, snapshot, "lies where its branch has nothing");
     }

@@ -493,6 +493,40 @@ a_late_read_shows_no_other_volume(void **state)
     finish(bench);
 }
 
+/* It was let go of while its generation's end was still on the way to a disk: and then a crash. */
+static void
+an_abandoned_one_is_no_obstacle_to_the_next_start(void **state)
+{
+    (void)state;
+    for (uint32_t which = 0; which < 2; which++) {
+        struct bench *bench = bench_with_pool(2);
+        struct sim_disk *disk = sim_disk_find(bench->sim, which == 0 ? "/d/0" : "/d/1");
+        struct volume *volume = make_and_hold(bench, "p/v", 1 * GIB);
+        assert_int_equal(bench_fill(bench, volume, 0, 16 * MIB, 1), 0);
+        assert_int_equal(bench_io(bench, volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+        assert_int_equal(bench_fill(bench, volume, 0, 16 * MIB, 2), 0);
+        sim_disk_add_fault(disk, &(struct sim_fault){ .action = SIM_FAULT_HANG,
+                                                      .kinds = 1u << FILE_IO_FLUSH });
+        int result = bench_make_snapshot(bench, "p/v@one");
+        assert_true(result == -ETIMEDOUT || result == 0);
+        if (result < 0) { /* each try takes a generation */
+            assert_int_equal(bench_make_snapshot(bench, "p/v@one"), -ETIMEDOUT);
+        }
+        sim_run_for(bench->sim, 100 * NS_PER_MS);
+        bench_kill(bench);
+        sim_disk_clear_faults(disk);
+        sim_disk_release(disk);
+        assert_int_equal(bench_boot(bench), 0);
+        assert_int_equal(bench_pool_state(bench, "p"), POOL_STATE_ONLINE);
+        bench_wait_for_jobs(bench);
+        volume = hold(bench, "p/v");
+        assert_true(bench_check(bench, volume, 0, 16 * MIB, 2));
+        assert_int_equal(result == 0 ? -EEXIST : 0, bench_make_snapshot(bench, "p/v@one"));
+        bench_release(bench, volume);
+        finish(bench);
+    }
+}
+
 int
 main(void)
 {
@@ -501,6 +535,7 @@ main(void)
         cmocka_unit_test(snapshots_live_over_restarts),
         cmocka_unit_test(all_space_comes_back),
         cmocka_unit_test(a_late_read_shows_no_other_volume),
+        cmocka_unit_test(an_abandoned_one_is_no_obstacle_to_the_next_start),
         cmocka_unit_test(a_volume_with_snapshots_is_deleted_with_them),
         cmocka_unit_test(nobody_deletes_what_is_immutable),
         cmocka_unit_test(a_snapshot_leaves_room_for_the_reserve),
