@@ -114,6 +114,10 @@ reclaim_owner_visit(struct round_stop *stop)
     struct reactor *reactor = reactor_of(stop);
 
     ASSERT_ON_REACTOR(volume->shard->reactor);
+    if (volume->closed) { /* who makes it quiet (rollback, deletion) wants its batch empty */
+        reclaim->answer = RECLAIM_WAIT;
+        return MACHINE_NEXT;
+    }
     struct map_page *page = map_cache_get(&volume->shard->cache, volume, reclaim->find.page);
     if (page->state == MAP_PAGE_LOADING) {
         map_page_unpin(page);

@@ -219,6 +219,57 @@ a_crash_leaves_it_before_or_after(void **state)
     assert_true(before > 0 && after > 0);
 }
 
+enum {
+    SPREAD_PAGES = 32,
+    SPREAD_BYTES = 32 * MIB /* what a page of the map tells of */
+};
+
+static void
+fill_spread(struct bench *bench, uint8_t seed)
+{
+    for (uint64_t i = 0; i < SPREAD_PAGES; i++) {
+        fill(bench, i * SPREAD_BYTES, 64 * KIB, seed);
+    }
+}
+
+/* What has been deleted comes back by way of the head: not by one that is on its way elsewhere. */
+static void
+space_is_coming_back_meanwhile(void **state)
+{
+    (void)state;
+    for (uint32_t at_us = 0; at_us < 6000; at_us += 50) {
+        struct bench *bench = bench_with_pool(2);
+        fill_spread(bench, 1);
+        assert_int_equal(bench_make_snapshot(bench, "p/v@one"), 0);
+        fill_spread(bench, 2);
+        assert_int_equal(bench_make_snapshot(bench, "p/v@two"), 0);
+        fill_spread(bench, 3);
+        bench_pass_time(bench, 10);
+        struct volume_rollback rollback = { 0 };
+        struct volume_name two = { 0 };
+        struct snapshot_delete delete = { .count = 1, .names = &two };
+        bool deleted = false;
+        bool done = false;
+        bench_set_name(&two, "p/v@two");
+        bench_snapshot_delete_start(bench, &delete, &deleted);
+        sim_run_for(bench->sim, at_us * 1000);
+        bench_set_name(&rollback.name, "p/v@one");
+        bench_volume_rollback_start(bench, &rollback, &done);
+        assert_int_equal(bench_wait(bench, &deleted), 0);
+        assert_int_equal(bench_wait(bench, &done), 0);
+        assert_int_equal(delete.control.op.result, 0);
+        assert_int_equal(rollback.control.op.result, 0);
+        bench_wait_for_jobs(bench);
+        for (uint64_t i = 0; i < SPREAD_PAGES; i++) {
+            assert_true(has(bench, "p/v", i * SPREAD_BYTES, 64 * KIB, 1));
+        }
+        bench_pass_time(bench, 1);
+        assert_int_equal(used_bytes(bench), SPREAD_PAGES * 64 * KIB);
+        assert_int_equal(bench_shutdown(bench), 0);
+        bench_free(bench);
+    }
+}
+
 int
 main(void)
 {
@@ -226,6 +277,7 @@ main(void)
         cmocka_unit_test(a_volume_goes_back_and_on),
         cmocka_unit_test(the_size_goes_back_too),
         cmocka_unit_test(a_crash_leaves_it_before_or_after),
+        cmocka_unit_test(space_is_coming_back_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
