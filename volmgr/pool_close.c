@@ -303,7 +303,7 @@ settle(struct pool_closing *closing)
     struct pool *pool = closing->pool;
 
     if (pool_checkpoint_cancel(pool) || !allocator_is_idle(&pool->allocator) ||
-        !committer_is_idle(&pool->committer) || !pool_views_end(pool) || pool_has_holds(pool)) {
+        !committer_is_idle(&pool->committer) || pool_has_holds(pool) || !pool_views_end(pool)) {
         machine_goto(&closing->machine, CLOSE_SETTLE);
         machine_pause(&closing->machine, &closing->pause, CONTROL_POLL_NS);
         return machine_wait(&closing->machine);
