@@ -61,6 +61,11 @@ struct changes_open {
 };
 void manager_changes_open(struct manager *manager, struct changes_open *open);
 /*
+ * From any reactor: is this the newer side? What had the name of the volume that changes were
+ * opened for may have it no more.
+ */
+bool changes_are_of(const struct changes *changes, const struct volume *volume);
+/*
  * From any reactor; every query has been answered. The caller may give back its own hold on the
  * volume at once.
  */

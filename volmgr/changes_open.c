@@ -163,6 +163,12 @@ changes_begin(struct pool *pool, struct snapshot *from, struct volume *volume, s
     return changes;
 }
 
+bool
+changes_are_of(const struct changes *changes, const struct volume *volume)
+{
+    return changes->volume == volume; /* constant, and held */
+}
+
 static void
 close_home(struct message *message)
 {

@@ -370,6 +370,8 @@ void nbd_option_meta_context(struct nbd_connection *conn, const uint8_t *data,
                              uint32_t length_bytes);
 /* The manager has answered what the option waits for. */
 void nbd_option_meta_looked_up(struct nbd_connection *conn);
+/* Are the selected contexts of the volume that the connection has? It may have got its name. */
+bool nbd_option_contexts_fit(const struct nbd_connection *conn);
 /* Nothing is selected any more; snapshots are given back. No query is under way. */
 void nbd_connection_drop_contexts(struct nbd_connection *conn);
 

@@ -31,6 +31,17 @@ nbd_connection_drop_contexts(struct nbd_connection *conn)
     conn->contexts = 0;
 }
 
+bool
+nbd_option_contexts_fit(const struct nbd_connection *conn)
+{
+    for (uint32_t row = 0; row < NBD_METACONTEXT_MAX; row++) {
+        if (conn->changes[row] != NULL && !changes_are_of(conn->changes[row], conn->volume)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void
 nbd_option_meta_context(struct nbd_connection *conn, const uint8_t *data, uint32_t length_bytes)
 {

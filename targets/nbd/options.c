@@ -372,7 +372,8 @@ go_to_volume(struct nbd_connection *conn)
 {
     struct nbd_handshake *handshake = conn->handshake;
 
-    if (strcmp(handshake->context_export, handshake->lookup.name) != 0) {
+    if (strcmp(handshake->context_export, handshake->lookup.name) != 0 ||
+        !nbd_option_contexts_fit(conn)) {
         nbd_connection_drop_contexts(conn);
     }
     conn->block_sizes = (handshake->info_requests & (1u << NBD_INFO_BLOCK_SIZE)) != 0 &&

@@ -312,6 +312,12 @@ fake_volume_add_snapshot(struct volume *volume, const char *name)
 }
 
 void
+fake_volume_rename(struct volume *volume, const char *name)
+{
+    snprintf(volume->record.name, sizeof(volume->record.name), "%s", name);
+}
+
+void
 fake_volume_set_more_snapshots(struct volume *volume, bool more)
 {
     volume->more_snapshots = more;
@@ -407,6 +413,12 @@ manager_changes_open(struct manager *manager, struct changes_open *opening)
     opening->op.reactor_id = reactor_id(opening->reply_to);
     opening->ret_changes = NULL;
     reactor_send(manager->control, &opening->message, changes_open_on_control);
+}
+
+bool
+changes_are_of(const struct changes *changes, const struct volume *volume)
+{
+    return changes->volume == volume;
 }
 
 static void

@@ -43,6 +43,8 @@ uint8_t *fake_volume_memory(struct volume *volume);
 /* What STATUS reports as allocated, besides what was written. */
 void fake_volume_set_allocated(struct volume *volume, uint64_t offset_bytes, uint64_t length_bytes);
 
+/* From now on look-ups find it by this name. */
+void fake_volume_rename(struct volume *volume, const char *name);
 /*
  * A snapshot of the volume as it is now: volmgr/changes.h tells since it. Names "VOLUME@SNAPSHOT"
  * of other volumes are known as if they were of this one.

@@ -568,6 +568,30 @@ given_back(void **state)
     rig_finish(&rig);
 }
 
+/* Between SET and GO the export's name has come to another volume, of another reactor. */
+static void
+another_one_by_that_name(void **state)
+{
+    static const char *const since_a[] = { "volmgr:since:a", NULL };
+    uint32_t id;
+    struct rig rig;
+    (void)state;
+    rig_start_default(&rig);
+    fake_volume_add_snapshot(rig.disk, "a");
+    struct sim_client *client = negotiate(&rig, RIG_STRUCTURED);
+    send_queries(client, NBD_OPT_SET_META_CONTEXT, "pool/disk", since_a);
+    expect_contexts(&rig, client, NBD_OPT_SET_META_CONTEXT, since_a, &id);
+    fake_volume_rename(rig.disk, "pool/old");
+    fake_volume_rename(rig.coarse, "pool/disk");
+    go(&rig, client, "pool/disk");
+    rig_settle(&rig);
+    assert_int_equal(fake_volume_counters(rig.disk)->changes_held, 0);
+    rig_request(client, RIG_STRUCTURED, NBD_CMD_BLOCK_STATUS, 0, 1, 0, BLOCK);
+    rig_expect_error(&rig, client, RIG_STRUCTURED, 1, 0, NBD_EINVAL);
+    leave(&rig, client);
+    rig_finish(&rig);
+}
+
 static void
 failures(void **state)
 {
@@ -635,6 +659,7 @@ main(void)
         cmocka_unit_test(some_of_the_selected),
         cmocka_unit_test(many_changes),
         cmocka_unit_test(given_back),
+        cmocka_unit_test(another_one_by_that_name),
         cmocka_unit_test(failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
