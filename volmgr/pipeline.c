@@ -239,6 +239,9 @@ stage_unlock(struct volume_request *request)
             copy_give_up(request);
         }
         map_detach_unused(request);
+        if (UNLIKELY((request->watched & WATCH_LATE) != 0)) {
+            map_late_write_failed(request);
+        }
     }
     ASSERT(request->copy_home == GRAIN_NONE);
     if (UNLIKELY(request->watched != 0)) {

@@ -183,6 +183,12 @@ bool map_window_changes(const struct volume_request *request);
 bool map_window_is_in_place(const struct volume_request *request);
 /* Homes that were attached for a request that failed, and that nobody else is using. */
 void map_detach_unused(struct volume_request *request);
+/*
+ * A write to homes that a bump has frozen has failed or was given up, and is not tried again: what
+ * the snapshot shows is what has become of it, and a copy may have moved what was there before. The
+ * blocks are not `copied` then, and copies that are under way begin again.
+ */
+void map_late_write_failed(struct volume_request *request);
 /* Fill in STATUS from the window. True when no more runs fit. */
 bool map_collect_status(struct volume_request *request);
 

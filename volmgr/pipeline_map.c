@@ -74,6 +74,15 @@ overwrite_begins(struct volume_request *request, uint32_t index)
     }
 }
 
+void
+map_late_write_failed(struct volume_request *request)
+{
+    request->volume->plan_epoch++;
+    for (uint32_t index = window_first(request); index <= window_last(request); index++) {
+        overwrite_begins(request, index);
+    }
+}
+
 static void
 space_wait_expired(struct timer *timer)
 {

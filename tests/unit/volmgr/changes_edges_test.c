@@ -223,6 +223,76 @@ disks_that_fail(void **state)
     changes_rig_end(&test);
 }
 
+/* Is this block among what the manager tells? */
+static bool
+is_told(const struct volume_diff *diff, uint64_t at)
+{
+    for (uint32_t i = 0; i < diff->ret_count; i++) {
+        const struct volume_diff_run *run = &diff->ret_runs[i];
+        if (at >= run->offset_bytes && at - run->offset_bytes < run->length_bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * A write in place is overdue when a snapshot is taken, and ends while that settles; meanwhile the
+ * block has been moved as it was. The snapshot shows what was written, the volume what was there.
+ */
+static void
+a_late_write_that_was_given_up(void **state)
+{
+    struct test test;
+    struct volume_name name;
+    struct snapshot_create create = { .count = 1, .names = &name };
+    struct volume_diff diff = { 0 };
+    struct error error;
+    static uint8_t data[BLOCK_BYTES] = { 7 };
+    static uint8_t other[BLOCK_BYTES] = { 8 };
+    static uint8_t in_snapshot[BLOCK_BYTES];
+    static uint8_t in_volume[BLOCK_BYTES];
+    const uint64_t at = HOT_START + BLOCK_BYTES;
+    bool done = false;
+    (void)state;
+    changes_rig_start(&test, 8, 1);
+    rig_make_volume(&test, 0);
+    rig_change(&test, 0, VOLUME_WRITE, 0, 128);
+    (void)rig_take(&test, 0);
+    rig_change(&test, 0, VOLUME_WRITE, 0, 32); /* four blocks of it in a home of their own */
+    bench_pass_time(test.bench, 3);
+    struct sim_disk *disk = sim_disk_find(test.bench->sim, CHANGES_DISK);
+    struct volume *volume = rig_hold(&test, 0);
+    sim_disk_add_fault(disk, &(struct sim_fault){ .action = SIM_FAULT_HANG,
+                                                  .kinds = 1u << FILE_IO_WRITE, .count = 1 });
+    struct bench_io_call *late =
+        bench_io_begin(test.bench, volume, VOLUME_WRITE, at, data, sizeof(data));
+    bench_pass_time(test.bench, 62);
+    assert_int_equal(sim_disk_hanging(disk), 1);
+    bench_set_name(&name, "p/v0@s2");
+    bench_snapshot_create_start(test.bench, &create, &done);
+    assert_int_equal(sim_run_for(test.bench->sim, 200 * NS_PER_MS), 0);
+    assert_false(done);
+    assert_int_equal(bench_io(test.bench, volume, VOLUME_WRITE, HOT_START + 8 * BLOCK_BYTES, other,
+                              sizeof(other)), 0);
+    sim_disk_release(disk);
+    assert_int_equal(bench_wait(test.bench, &done), 0);
+    assert_int_equal(create.control.op.result, 0);
+    assert_int_equal(bench_io_end(test.bench, late), -ETIMEDOUT);
+    assert_int_equal(bench_io(test.bench, volume, VOLUME_READ, at, in_volume, BLOCK_BYTES), 0);
+    bench_release(test.bench, volume);
+    volume = bench_hold_snapshot(test.bench, "p/v0@s2");
+    assert_int_equal(bench_io(test.bench, volume, VOLUME_READ, at, in_snapshot, BLOCK_BYTES), 0);
+    bench_release(test.bench, volume);
+    assert_int_equal(snapshot_name_parse("p/v0@s2", false, &diff.from, &error), 0);
+    assert_int_equal(snapshot_name_parse("p/v0", true, &diff.to, &error), 0);
+    assert_int_equal(bench_volume_diff(test.bench, &diff), 0);
+    assert_true(memcmp(in_volume, in_snapshot, BLOCK_BYTES) != 0);
+    assert_true(is_told(&diff, at));
+    free(diff.ret_runs);
+    changes_rig_end(&test);
+}
+
 /* Links that come in several parts, and more pages than one answer is about. */
 static void
 many_pages(void **state)
@@ -302,6 +372,7 @@ main(void)
         cmocka_unit_test(names_and_holds),
         cmocka_unit_test(sizes),
         cmocka_unit_test(disks_that_fail),
+        cmocka_unit_test(a_late_write_that_was_given_up),
         cmocka_unit_test(many_pages),
         cmocka_unit_test(sets_of_pages),
     };
