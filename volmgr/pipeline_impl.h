@@ -181,6 +181,11 @@ enum step stage_log(struct volume_request *request);
 bool map_window_changes(const struct volume_request *request);
 /* Is some of it written to a home that an entry has named before? */
 bool map_window_is_in_place(const struct volume_request *request);
+/*
+ * Does it write to another place than where the map has some of its blocks? Until MAP it is the old
+ * place that counts, so however durable the new one is, what was lost there is lost.
+ */
+bool map_window_moves(const struct volume_request *request);
 /* Homes that were attached for a request that failed, and that nobody else is using. */
 void map_detach_unused(struct volume_request *request);
 /*

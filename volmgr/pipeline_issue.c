@@ -470,7 +470,7 @@ child_done(struct io_op *op)
         request->stale = true; /* Z2 */
     }
     if (io->kind == BACKEND_WRITE) {
-        child_written(child, io->fua && op->result == 0 && !stale);
+        child_written(child, io->fua && op->result == 0 && !stale && !map_window_moves(request));
     }
     if (op->result < 0) {
         request_fail(request, op->result);

@@ -287,6 +287,23 @@ map_window_is_in_place(const struct volume_request *request)
     return false;
 }
 
+bool
+map_window_moves(const struct volume_request *request)
+{
+    const struct volume *volume = request->volume;
+    const struct map_entry *entries = request->page->entries;
+
+    for (uint32_t index = window_first(request); index <= window_last(request); index++) {
+        const struct map_entry *entry = &entries[index];
+        if (map_entry_write_kind(entry, volume->frozen + 1) != MAP_WRITE_IN_PLACE ||
+            (entry->base != GRAIN_NONE &&
+             map_entry_write_changes(entry, window_mask(request, index)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- MAP ---- */
 
 static bool
