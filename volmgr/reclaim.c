@@ -157,6 +157,7 @@ tell_owner(struct reclaim *reclaim)
     free(reclaim->chain); /* it has not been taken over: the volume was on its way elsewhere */
     reclaim->chain = view_chain_make(top, LINEAGE_FOREVER);
     reclaim->frozen = lineage_frozen(top, LINEAGE_FOREVER);
+    reclaim->frozen_settled = reclaim_settled_generation(top);
     round_one(&reclaim->machine, &reclaim->round, reclaim->volume->shard->index,
               reclaim_tell_visit);
     return machine_wait(&reclaim->machine);

@@ -29,7 +29,9 @@ reclaim_tell_visit(struct round_stop *stop)
     if (reclaim->chain->places[0].branch == volume->branch.id) {
         volume_relink(volume, reclaim->chain, reclaim->owned_above);
         reclaim->chain = NULL;
-        volume_unbump(volume, reclaim->frozen);
+        /* One that has not been bumped here yet freezes nothing: what it will see is written on. */
+        bool has_bumped = reclaim->frozen < volume->branch.current_generation;
+        volume_unbump(volume, has_bumped ? reclaim->frozen : reclaim->frozen_settled);
     }
     return MACHINE_NEXT;
 }

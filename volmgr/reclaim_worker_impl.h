@@ -108,6 +108,7 @@ struct reclaim {
     struct volume *volume; /* whose head is above; NULL: none */
     struct view_chain *chain; /* for it */
     uint32_t frozen;          /* likewise */
+    uint32_t frozen_settled;  /* without a generation that is about to be kept */
     uint32_t owned_above;
     uint32_t settled; /* versions above it may be the head's */
 
