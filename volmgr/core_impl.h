@@ -325,6 +325,7 @@ struct pool {
     struct retention_clock clock; /* by which snapshots expire: pool_clock_ns() */
     struct snapshot_policies *policies; /* snapshot_policy.c; NULL: no schedule is being kept */
     struct byte_buffer reclaim_jobs; /* struct lineage_job[]: what is to be freed, see reclaim.c */
+    bool reclaim_skipped; /* something could not be read: records stay until the next open */
     struct reclaim *reclaim;         /* who works on them; NULL: nobody does */
     uint32_t volume_count; /* without those being deleted */
     struct list controls;      /* struct control in line; the first one runs */

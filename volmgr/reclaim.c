@@ -592,6 +592,7 @@ reclaim_release(struct machine *machine)
                     "the next start",
                     error->message);
     }
+    pool->reclaim_skipped |= reclaim->skipped > 0;
     if (reclaim->has_job) {
         byte_buffer_append(&pool->reclaim_jobs, &reclaim->job, sizeof(reclaim->job));
     }

@@ -98,10 +98,18 @@ decode_got(struct reclaim *reclaim, struct reclaim_page *page)
                   get->value.length_bytes);
 }
 
-/* What cannot be read stays, and so do the records that tell of it. */
+/*
+ * What cannot be read stays, and so do the records that tell of it. But not of a tail, if it might
+ * be read another time: until a tail has gone its line must not go on (lineage_impl.h), or both
+ * would free what the tail names.
+ */
 static enum machine_step
 skip_unreadable(struct reclaim *reclaim, int code)
 {
+    if (reclaim->job.kind == LINEAGE_TAIL && code != -EUCLEAN) {
+        return machine_fail(&reclaim->machine, code, "its history cannot be read: %s",
+                            error_name(code));
+    }
     reclaim->skipped++;
     log_error("control", "%s: page %llu of branch %llu: a version around %u cannot be read: %s",
               reclaim->pool->name, (unsigned long long)reclaim->find.page,

@@ -286,7 +286,7 @@ leave(struct reclaim *reclaim)
     byte_buffer_clear(&reclaim->batch);
     byte_buffer_clear(&reclaim->gone);
     if (!reclaim_must_stop(reclaim) && reclaim->pool->reclaim_jobs.length_bytes == 0 &&
-        reclaim->skipped == 0) {
+        reclaim->skipped == 0 && !reclaim->pool->reclaim_skipped) {
         put_counters(reclaim);
         put_snapshots(reclaim);
         put_branches(reclaim);
