@@ -244,6 +244,12 @@ committer_next(struct committer *committer)
         return;
     }
     ASSERT(list_empty(&committer->in_flight));
+    if (pool->ledger != NULL) {
+        uint64_t page_bytes = MAP_PAGE_ENTRIES * sizeof(struct map_entry) * 9 / 8;
+        uint64_t pages = ledger_size_bytes(pool->ledger) / 4 / page_bytes;
+        __atomic_store_n(&pool->batch_pages_max, (uint32_t)MAX(pages, UINT64_C(1)),
+                         __ATOMIC_RELAXED);
+    }
     take_group(committer);
     if (list_empty(&committer->in_flight)) {
         stall(committer);

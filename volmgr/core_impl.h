@@ -226,6 +226,7 @@ struct volume {
     struct list loss_waiters;     /* requests */
     struct unflushed written;     /* blocks written since the last sealing */
     struct list dirty_pages;
+    uint32_t dirty_page_count;
     uint64_t open_batch;        /* deltas of now belong to it */
     uint64_t committed_batch;
     uint64_t mapped_grains;
@@ -306,6 +307,7 @@ struct pool {
     uint32_t disk_count; /* highest index + 1 */
     struct extent_table extents;
     struct committer committer;
+    uint32_t batch_pages_max; /* atomic; so many whole pages are a quarter of the ledger; 0: any */
     struct ledger *ledger; /* NULL: a pool whose disks are all memory */
     uint16_t ledger_disks[LEDGER_COPIES_MAX]; /* indexes, in the order of its copies */
     uint32_t ledger_disk_count;
@@ -505,6 +507,8 @@ void seal_put_version(struct byte_buffer *batch, const struct volume *volume, ui
 void seal_page_will_change(struct volume *volume, struct map_page *page, uint32_t above);
 /* A page's entry has changed: it belongs to the open batch. */
 void seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index);
+/* May this page be changed in the open batch? Else the volume is being sealed: wait for that. */
+bool seal_batch_has_room(struct volume *volume, const struct map_page *page);
 /* May this volume append `records` to the journal now? Kicks a seal when not. */
 bool seal_journal_has_room(struct volume *volume, uint32_t records);
 /* What the store may know of an entry: without a home that no record names yet. */

@@ -426,7 +426,7 @@ stage_map(struct volume_request *request)
         request_fail(request, -EIO);
         return STEP_NEXT;
     }
-    if (!seal_journal_has_room(volume, count)) {
+    if (!seal_batch_has_room(volume, request->page) || !seal_journal_has_room(volume, count)) {
         list_push_back(&volume->shard->seal_waiters, &request->wait_link);
         return STEP_AGAIN;
     }

@@ -239,6 +239,7 @@ seal_entry_changed(struct volume *volume, struct map_page *page, uint32_t index)
         cache->dirty_pages++;
     }
     list_push_back(&volume->dirty_pages, &page->dirty_link);
+    volume->dirty_page_count++;
     seal_note_dirty(volume);
     /* Dirty pages cannot be evicted: keep them a minor part of the cache. */
     uint64_t page_bytes = sizeof(*page) + MAP_PAGE_ENTRIES * sizeof(struct map_entry);
@@ -270,6 +271,7 @@ encode_pages(struct volume *volume)
         page->is_sealed = true;
         list_push_back(&seal->pages, &page->seal_link);
     }
+    volume->dirty_page_count = 0;
     byte_buffer_free(&scratch);
 }
 
@@ -416,6 +418,7 @@ unseal_page_uncommitted(struct volume *volume, struct map_page *page)
     if (!page->is_dirty) {
         page->is_dirty = true;
         list_push_back(&volume->dirty_pages, &page->dirty_link);
+        volume->dirty_page_count++;
     }
     seal_page_will_change(volume, page, 0);
 }
@@ -831,6 +834,22 @@ clean_journal(struct shard *shard, uint32_t records)
             return;
         }
     }
+}
+
+/*
+ * A batch that is larger than the commit ledger would never be committed. After a bump each page is
+ * put as a whole when it is first changed. What a failed seal gives back comes on top.
+ */
+bool
+seal_batch_has_room(struct volume *volume, const struct map_page *page)
+{
+    uint32_t max = __atomic_load_n(&volume->pool->batch_pages_max, __ATOMIC_RELAXED);
+
+    if (page->is_dirty || max == 0 || volume->dirty_page_count < max) {
+        return true;
+    }
+    seal_kick(volume);
+    return false;
 }
 
 bool

@@ -270,10 +270,44 @@ space_is_coming_back_meanwhile(void **state)
     }
 }
 
+/*
+ * Behind a snapshot a page is stored as a whole when it is first changed, however little that is:
+ * more pages than the smallest ledger takes at once.
+ */
+static void
+a_batch_fits_the_ledger(void **state)
+{
+    static uint8_t data[64 * KIB] __attribute__((aligned(4096)));
+    enum { PAGES = 130 };
+
+    (void)state;
+    struct bench *bench = bench_create(41, 1);
+    bench_disk(bench, "/d/0", 60 * MIB);
+    bench_disk(bench, "/d/1", 8 * GIB);
+    assert_int_equal(bench_boot(bench), 0);
+    assert_int_equal(bench_make_pool(bench, "p", TWO, false), 0);
+    assert_int_equal(bench_make_volume(bench, "p/v", 8 * GIB), 0);
+    assert_int_equal(bench_make_export(bench, "p/v"), 0);
+    struct volume *volume = look_up(bench, "p/v");
+    for (uint64_t at = 0; at < PAGES * 32 * MIB; at += 64 * KIB) {
+        assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, at, data, 4096), 0);
+    }
+    assert_int_equal(bench_io(bench, volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+    assert_int_equal(bench_make_snapshot(bench, "p/v@s"), 0);
+    for (uint64_t page = 0; page < PAGES; page++) {
+        assert_int_equal(bench_io(bench, volume, VOLUME_WRITE, page * 32 * MIB, data, 4096), 0);
+    }
+    assert_int_equal(bench_io(bench, volume, VOLUME_FLUSH, 0, NULL, 0), 0);
+    bench_release(bench, volume);
+    assert_int_equal(bench_shutdown(bench), 0);
+    bench_free(bench);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_batch_fits_the_ledger),
         cmocka_unit_test(a_volume_goes_back_and_on),
         cmocka_unit_test(the_size_goes_back_too),
         cmocka_unit_test(a_crash_leaves_it_before_or_after),
